@@ -1,0 +1,72 @@
+"""What TFDS needs to know so that anyone can read our rows with no code of ours.
+
+Enters: a directory of committed shards. Leaves: `features.json` and `dataset_info.json` beside them, after which
+`tfds.builder_from_directory(DIR).as_data_source(split)` reads it.
+"""
+
+from typing import Any, Literal
+
+import numpy as np
+
+from schemas.manifest import DatasetInfo, Shard
+
+RowKind = Literal["corpus", "curated", "embeddings"]
+FILES = ("dataset_info.json", "features.json")
+_DESCRIPTIONS = {
+    "corpus": "Image-text pairs: decode-checked, normalised, exact duplicates dropped, shuffled once.",
+    "curated": "Image-text pairs picked by joint example selection (JEST, arXiv 2406.17711).",
+    "embeddings": "A reference model's embeddings of a corpus: row i of shard k belongs to row i of its shard k.",
+}
+_HOMEPAGE = "https://arxiv.org/abs/2406.17711"
+
+
+def declare(kind: RowKind) -> Any:
+    """Returns the `tfds.features.FeaturesDict` of a kind of row."""
+    import tensorflow_datasets as tfds
+
+    if kind == "embeddings":
+        raw = tfds.features.Scalar(np.object_)
+        return tfds.features.FeaturesDict(
+            {"uid": tfds.features.Text(), "valid": np.bool_, "image_embedding": raw, "text_embedding": raw}
+        )
+    features: dict[str, Any] = {
+        "image": tfds.features.Image(),
+        **{name: tfds.features.Text() for name in ("text", "uid", "image_id", "language", "url", "source")},
+        "width": np.int32,
+        "height": np.int32,
+    }
+    if kind == "curated":
+        features |= {
+            "selection/visits": np.int64,
+            "selection/first_step": np.int64,
+            "selection/last_step": np.int64,
+            "selection/learnability": np.float32,
+        }
+    return tfds.features.FeaturesDict(features)
+
+
+def write_metadata(directory: str, dataset: DatasetInfo, kind: RowKind, shards: list[Shard]) -> list[str]:
+    """Writes TFDS's own metadata for committed shards; returns the names of the files it wrote."""
+    import tensorflow_datasets as tfds
+
+    split = tfds.core.SplitInfo(
+        name=dataset.split,
+        shard_lengths=[shard.rows for shard in shards],
+        num_bytes=sum(shard.bytes for shard in shards),
+        filename_template=tfds.core.ShardedFileTemplate(
+            data_dir=directory,
+            dataset_name=dataset.name,
+            split=dataset.split,
+            filetype_suffix="array_record",
+        ),
+    )
+    tfds.folder_dataset.write_metadata(
+        data_dir=directory,
+        features=declare(kind),
+        split_infos=[split],
+        description=_DESCRIPTIONS[kind],
+        homepage=_HOMEPAGE,
+        citation="",
+        check_data=False,
+    )
+    return list(FILES)

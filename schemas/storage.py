@@ -1,0 +1,148 @@
+"""Files that are complete or absent, on local disks and object stores alike.
+
+Everything durable is made in two moves: write a temporary file, then commit it under its final name *only if
+that name is still free*. The first commit wins; whoever comes second is told so and decides what that means.
+Locally the commit is a hard link (atomic, fails if the name exists); on `gs://` it is an upload with the
+precondition "this object does not exist". Paths are `etils.epath` paths, which speak both.
+"""
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+# epath would otherwise reach gs:// through TensorFlow, which takes half a minute to import.
+os.environ.setdefault("EPATH_USE_TF", "false")
+from etils import epath  # noqa: E402
+
+_CHUNK = 1 << 20
+TEMPORARY_PREFIX = ".tmp-"
+
+
+def as_path(path: "str | os.PathLike[str]") -> epath.Path:
+    """Returns a path that opens locally or on `gs://`, with `~` expanded."""
+    return epath.Path(path).expanduser()
+
+
+def absolute(path: "str | os.PathLike[str]") -> str:
+    """Returns how other artifacts refer to this path: absolute locally, unchanged on an object store."""
+    text = os.fspath(path)
+    return text.rstrip("/") if is_remote(text) else os.path.abspath(os.path.expanduser(text))
+
+
+def is_remote(path: "str | os.PathLike[str]") -> bool:
+    """Says whether the path names an object store rather than a local file."""
+    return "://" in os.fspath(path)
+
+
+def hash_file(path: "str | os.PathLike[str]") -> tuple[int, str]:
+    """Returns (size in bytes, sha256 hex digest) of a file, read once in 1 MiB pieces."""
+    digest, size = hashlib.sha256(), 0
+    with as_path(path).open("rb") as file:
+        while chunk := cast(bytes, file.read(_CHUNK)):
+            digest.update(chunk)
+            size += len(chunk)
+    return size, digest.hexdigest()
+
+
+@contextmanager
+def temporary_file(destination: "str | os.PathLike[str]") -> Iterator[Path]:
+    """Gives a local path to write to, near the destination where that is local; removes it afterwards."""
+    name = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    if is_remote(destination):
+        folder = Path(tempfile.mkdtemp(prefix="superbatch-"))
+        try:
+            yield folder / name
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return
+    folder = Path(destination).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def commit(temporary: Path, destination: "str | os.PathLike[str]") -> bool:
+    """Publishes a finished temporary file under its final name, if that name is free.
+
+    Returns:
+      True if this call made the destination, False if it was there already (and is left untouched).
+    """
+    if is_remote(destination):
+        return _commit_remote(temporary, os.fspath(destination))
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    try:
+        os.link(temporary, destination)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP):
+            raise
+        # A file system without hard links: the check and the rename are two moves, the best it offers.
+        if os.path.exists(destination):
+            return False
+        os.rename(temporary, destination)
+    return True
+
+
+def _commit_remote(temporary: Path, destination: str) -> bool:
+    import fsspec
+
+    filesystem, key = fsspec.core.url_to_fs(destination)
+    try:
+        filesystem.put_file(str(temporary), key, mode="create")
+    except FileExistsError:
+        return False
+    return True
+
+
+def write_once(destination: "str | os.PathLike[str]", content: bytes) -> bool:
+    """Commits `content` under a name that must be free; returns False if it was taken."""
+    with temporary_file(destination) as temporary:
+        temporary.write_bytes(content)
+        return commit(temporary, destination)
+
+
+def replace(destination: "str | os.PathLike[str]", content: bytes) -> None:
+    """Writes a small file whole, replacing what was there: for files that may change before the manifest."""
+    if is_remote(destination):
+        as_path(destination).write_bytes(content)
+        return
+    with temporary_file(destination) as temporary:
+        temporary.write_bytes(content)
+        os.replace(temporary, destination)
+
+
+def remove_tree(path: "str | os.PathLike[str]") -> None:
+    """Removes a directory and all below it; a missing one is fine."""
+    target = as_path(path)
+    if target.exists():
+        target.rmtree()
+
+
+def relative_files(directory: "str | os.PathLike[str]") -> list[str]:
+    """Lists the files below a directory as sorted relative names; hidden files and folders are left out."""
+    root = as_path(directory)
+    found: list[str] = []
+    stack = [(root, "")]
+    while stack:
+        folder, prefix = stack.pop()
+        for entry in folder.iterdir():
+            if entry.name.startswith("."):
+                continue
+            name = prefix + entry.name
+            if entry.is_dir():
+                stack.append((entry, name + "/"))
+            else:
+                found.append(name)
+    return sorted(found)
