@@ -1,0 +1,1 @@
+"""The batch jobs: idempotent Beam pipelines from one artifact to the next."""

@@ -1,0 +1,65 @@
+"""The one last step of every job that writes rows: fed by each shard's result, it makes the artifact complete.
+
+It runs inside the graph, may run twice, and writes the manifest last.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from beam_pipelines.job import WORK_DIRECTORY
+from schemas import features, storage
+from schemas import manifest as manifests
+from schemas.errors import IntegrityError
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """A committed shard, and the tally of what happened to its rows."""
+
+    index: int
+    shard: manifests.Shard
+    duplicates: int = 0
+    invalid: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def complete_dataset(
+    directory: str,
+    dataset: manifests.DatasetInfo,
+    written: list[ShardResult],
+    *,
+    row_kind: features.RowKind,
+    expected_shards: int,
+    extra_files: tuple[str, ...] = (),
+    **manifest_fields: Any,
+) -> manifests.Manifest:
+    """Writes TFDS metadata and the manifest for committed shards, then removes the job's work directory.
+
+    Args:
+      row_kind: which features the rows have.
+      expected_shards: how many shards the job set out to write.
+      extra_files: further files of the artifact, already in the directory.
+      **manifest_fields: passed on to `manifests.make`.
+
+    Raises:
+      IntegrityError: a shard's result is missing or comes twice.
+    """
+    ordered = sorted(written, key=lambda result: result.index)
+    if [result.index for result in ordered] != list(range(expected_shards)):
+        raise IntegrityError(
+            f"{directory}: results of shards {[r.index for r in ordered]} came in, and 0 … {expected_shards - 1} were "
+            "to be written"
+        )
+    shards = [result.shard for result in ordered]
+    names = features.write_metadata(directory, dataset, row_kind, shards)
+    names += [n for n in storage.relative_files(directory) if n.startswith("rejections/")]
+    names += extra_files
+    made = manifests.make(
+        shards=shards,
+        files=manifests.describe_files(directory, names),
+        dataset=dataset,
+        **manifest_fields,
+    )
+    manifest = manifests.write(directory, made)
+    storage.remove_tree(storage.as_path(directory) / WORK_DIRECTORY)
+    return manifest

@@ -1,0 +1,224 @@
+"""`superbatch embed`: a reference model's embeddings of a corpus, row for row.
+
+    corpus shards ─ decode, embed in fixed batches ─► embedding shards of the same names ─► metadata, manifest
+
+The unit of work is a shard: a handler embeds one in order and commits it, so alignment and idempotence come for free
+and a retry redoes one shard. A row that cannot be embedded becomes an explicit invalid row, never a shorter shard.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.ml.inference.base import ModelHandler, RunInference
+
+from beam_pipelines import job
+from beam_pipelines.completion import ShardResult, complete_dataset
+from schemas import manifest as manifests
+from schemas import records, rejections, shards, storage
+from schemas.errors import ConfigError, IntegrityError
+from schemas.manifest import content
+from trainer import model as models
+from trainer import tokenizer
+from trainer.decode import DECODER, decode_image
+
+STAGE = "embed"
+_PROGRESS_SECONDS = 10.0
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """Cache a reference model's embeddings of a corpus, aligned with it row by row."""
+
+    corpus: str
+    """directory of the corpus"""
+    reference: str
+    """workdir of a finished reference model"""
+    output: str
+    """directory of the embeddings to make"""
+    name: str | None = None
+    """name recorded in the manifest; the corpus's if not given"""
+    version: str = "1.0.0"
+    """version recorded in the manifest"""
+    dtype: Literal["float16", "bfloat16", "float32"] = content("float16")
+    """type of the stored vectors"""
+    batch_size: int = 256
+    """rows embedded at a time; the last batch of a shard is padded"""
+    max_rejected_fraction: float = 0.05
+    """the job fails if a larger share of rows cannot be embedded"""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size is {self.batch_size}; it must be at least 1")
+        if not 0 <= self.max_rejected_fraction <= 1:
+            raise ConfigError(f"max_rejected_fraction is {self.max_rejected_fraction}; it must lie in [0, 1]")
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One corpus shard to embed."""
+
+    index: int
+    shard: manifests.Shard
+
+
+def run(config: EmbedConfig, beam_flags: list[str]) -> manifests.Manifest | None:
+    """Runs the job; returns the embeddings' manifest, or None if a remote runner goes on with it."""
+    options = job.parse_options(beam_flags)
+    corpus = manifests.read(config.corpus, kind="corpus")
+    reference = manifests.read(config.reference, kind="model")
+    parents = [
+        manifests.as_parent("corpus", config.corpus, corpus),
+        manifests.as_parent("reference", config.reference, reference),
+    ]
+    identity = manifests.content_fields(config)
+    done = job.finished(config.output, "embeddings", config, identity, parents)
+    if done is not None:
+        log.info("%s is complete already: nothing to do", config.output)
+        return done
+    job.claim(config.output, config, identity, parents)
+    log.info("embed: %d rows in %d shards", corpus.rows, len(corpus.shards))
+    if not job.run(lambda pipeline: build(pipeline, config, corpus, parents), options):
+        return None
+    return manifests.read(config.output, kind="embeddings")
+
+
+def build(
+    pipeline: beam.Pipeline, config: EmbedConfig, corpus: manifests.Manifest, parents: list[manifests.Parent]
+) -> None:
+    """Adds the whole job to a pipeline."""
+    tasks = [ShardTask(index, shard) for index, shard in enumerate(corpus.shards)]
+    embedded = (
+        pipeline
+        | "List corpus shards" >> beam.Create(tasks)
+        | "Spread shards" >> beam.Reshuffle()
+        | "Embed shards" >> RunInference(ShardEmbedder(config))
+    )
+    _ = (
+        pipeline
+        | "Begin completion" >> beam.Create([config])
+        | "Write metadata and manifest" >> beam.Map(complete, beam.pvalue.AsList(embedded), corpus, parents)
+    )
+
+
+class ShardEmbedder(ModelHandler[ShardTask, ShardResult, models.Model]):
+    """Loads the reference once for a worker; embeds and commits one shard at a time."""
+
+    def __init__(self, config: EmbedConfig):
+        super().__init__(min_batch_size=1, max_batch_size=1, large_model=True)
+        self._config = config
+
+    def load_model(self) -> models.Model:
+        """Loads the reference."""
+        model, _ = models.load(self._config.reference)
+        return model
+
+    def run_inference(
+        self, batch: Sequence[ShardTask], model: models.Model, inference_args: dict[str, Any] | None = None
+    ) -> Iterator[ShardResult]:
+        """Embeds every shard of the batch (there is one)."""
+        for task in batch:
+            yield embed_shard(self._config, model, task)
+
+
+def embed_shard(config: EmbedConfig, model: models.Model, task: ShardTask) -> ShardResult:
+    """Embeds and commits one shard, or takes up the one that an earlier attempt committed."""
+    source = storage.as_path(config.corpus) / task.shard.name
+    target = storage.as_path(config.output) / task.shard.name
+    if target.exists():
+        uids = [records.record_uid(row) for row in shards.read_all(source, task.shard.rows)]
+        shard = shards.adopt_shard(target, uids=uids)
+        rows = shards.read_all(target, task.shard.rows)
+        invalid = sum(not records.decode_embedding(row).valid for row in rows)
+        return _result(task, shard, model, invalid)
+    failed: list[rejections.Rejection] = []
+    written = shards.write_shard(target, _embed_rows(config, model, task, source, failed))
+    log.info("embed: shard %d written, %d rows, %d invalid", task.index, written.shard.rows, len(failed))
+    return _result(task, written.shard, model, len(failed))
+
+
+def _embed_rows(
+    config: EmbedConfig, model: models.Model, task: ShardTask, source: Any, failed: list[rejections.Rejection]
+) -> Iterator[bytes]:
+    shown, size, resolution = time.monotonic(), config.batch_size, model.architecture.resolution
+    with shards.ShardReader(source, task.shard.rows) as reader:
+        for first in range(0, task.shard.rows, size):
+            rows = reader.read_range(first, min(first + size, task.shard.rows))
+            examples = [records.decode_example(row) for row in rows]
+            pixels = np.zeros((size, resolution, resolution, 3), np.uint8)
+            tokens = np.full((size, model.tokenizer.length), tokenizer.END, np.int32)
+            tokens[: len(examples)] = model.tokenizer([e.text for e in examples])
+            decoded = np.zeros(len(examples), bool)
+            for place, example in enumerate(examples):
+                try:
+                    pixels[place] = decode_image(example.image, resolution)
+                    decoded[place] = True
+                except OSError as error:
+                    failed.append(_failure(example, task, first + place, str(error)))
+            image, text = model.embed(pixels, tokens)
+            finite = np.isfinite(image).all(-1) & np.isfinite(text).all(-1)
+            for place, example in enumerate(examples):
+                valid = bool(decoded[place] and finite[place])
+                if decoded[place] and not valid:
+                    failed.append(_failure(example, task, first + place, "the reference gives no finite embedding"))
+                yield records.encode_embedding(
+                    records.Embedding(
+                        uid=example.uid,
+                        valid=valid,
+                        image_embedding=records.pack_vector(np.where(valid, image[place], 0), config.dtype),
+                        text_embedding=records.pack_vector(np.where(valid, text[place], 0), config.dtype),
+                    )
+                )
+            if time.monotonic() - shown > _PROGRESS_SECONDS:
+                shown = time.monotonic()
+                log.info("embed: shard %d, %d of %d rows", task.index, first + len(examples), task.shard.rows)
+    if failed:  # before the shard is committed: a shard that stands has its rejections beside it
+        rejections.write(storage.as_path(config.output) / "rejections" / f"part-{task.index:05d}.parquet", failed)
+
+
+def complete(
+    config: EmbedConfig, written: list[ShardResult], corpus: manifests.Manifest, parents: list[manifests.Parent]
+) -> manifests.Manifest:
+    """The last step: counts, the rejected-share check, the tokenizer, TFDS metadata, the manifest."""
+    if corpus.dataset is None:
+        raise IntegrityError(f"{config.corpus}: the manifest of a corpus lacks its `dataset` section")
+    invalid = sum(result.invalid for result in written)
+    kept = sum(result.shard.rows for result in written) - invalid
+    rejected = {rejections.Reason.NOT_EMBEDDED: invalid} if invalid else {}
+    counts = manifests.Counts(read=corpus.rows, kept=kept, rejected=rejected)
+    job.check_rejected(counts, config.max_rejected_fraction)
+    facts = written[0].facts
+    model = storage.as_path(config.reference) / tokenizer.FILE_NAME
+    storage.replace(storage.as_path(config.output) / tokenizer.FILE_NAME, model.read_bytes())
+    return complete_dataset(
+        config.output, corpus.dataset, written, row_kind="embeddings", expected_shards=len(corpus.shards),
+        extra_files=(tokenizer.FILE_NAME,),
+        kind="embeddings", name=config.name or corpus.name, version=config.version, config=config, parents=parents,
+        counts=counts, embeddings=manifests.EmbeddingInfo(**facts, dtype=config.dtype),
+    )  # fmt: skip
+
+
+def _result(task: ShardTask, shard: manifests.Shard, model: models.Model, invalid: int) -> ShardResult:
+    """Every shard's result carries what the manifest says of the reference, since only workers load it."""
+    width = models.presets.get(model.architecture.preset).embedding
+    facts = {
+        "image_width": width,
+        "text_width": width,
+        "scale": model.scale,
+        "bias": model.bias,
+        "decoder": DECODER,
+        "reference": model.info,
+        "tokenizer_file": tokenizer.FILE_NAME,
+    }
+    return ShardResult(task.index, shard, invalid=invalid, facts=facts)
+
+
+def _failure(example: records.Example, task: ShardTask, row: int, detail: str) -> rejections.Rejection:
+    source = f"{task.shard.name}[{row}] {example.uid}"
+    return rejections.Rejection(source=source, stage=STAGE, reason=rejections.Reason.NOT_EMBEDDED, detail=detail)
+

@@ -1,0 +1,321 @@
+"""`superbatch ingest`: a raw corpus becomes ArrayRecord shards that TFDS reads.
+
+    source tasks ─ read, check, normalise ─► spools (images stay in files) + keys
+    keys ─ group by uid, drop exact duplicates ─ group by shard ─► shards in keyed order ─► metadata, manifest
+
+Only keys are shuffled; images go through spool files. A row's shard and place depend on its uid and the seed alone.
+Every piece is committed under a final name, so a rerun takes up what an earlier attempt finished.
+"""
+
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beam_pipelines import job, normalise, sources
+from beam_pipelines.completion import ShardResult, complete_dataset
+from schemas import manifest as manifests
+from schemas import records, rejections, shards, storage
+from schemas.errors import ConfigError
+from schemas.identity import example_uid, image_identity, keyed_order, shard_of
+from schemas.manifest import content
+
+STAGE = "ingest"
+REJECTIONS = "rejections"
+_READ_ROWS = 256
+_PROGRESS_SECONDS = 10.0
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestConfig:
+    """Turn a raw corpus into ArrayRecord shards: decode-checked, normalised, deduplicated, shuffled once."""
+
+    source: str
+    """webdataset:GLOB or folder:DIR"""
+    name: str
+    """name of the dataset; letters, digits and _ (TFDS's rule)"""
+    output: str
+    """directory of the corpus to make"""
+    version: str = "1.0.0"
+    """version recorded in the manifest"""
+    split: str = "train"
+    """TFDS split that the rows form"""
+    shards: int = content(8)
+    """number of shards"""
+    seed: int = content(0)
+    """key of the one global shuffle"""
+    max_pixels: int = content(2**26)
+    """largest image accepted, width × height"""
+    max_text_characters: int = content(10_000)
+    """longest text accepted"""
+    max_rejected_fraction: float = 0.05
+    """the job fails if a larger share of rows is rejected"""
+
+    def __post_init__(self) -> None:
+        sources.parse(self.source)
+        for field in ("name", "split"):
+            value = getattr(self, field)
+            if not value.replace("_", "").isalnum() or not value.isascii() or value[0].isdigit():
+                raise ConfigError(f"{field} is {value!r}; it must be letters, digits and _, not starting with a digit")
+        for field in ("shards", "max_pixels", "max_text_characters"):
+            if getattr(self, field) < 1:
+                raise ConfigError(f"{field} is {getattr(self, field)}; it must be at least 1")
+        if not 0 <= self.max_rejected_fraction <= 1:
+            raise ConfigError(f"max_rejected_fraction is {self.max_rejected_fraction}; it must lie in [0, 1]")
+
+    @property
+    def dataset(self) -> manifests.DatasetInfo:
+        """How TFDS names the rows."""
+        return manifests.DatasetInfo(name=self.name, split=self.split)
+
+    @property
+    def identity(self) -> list[str]:
+        """The fields that make two jobs on one output directory the same job."""
+        return ["source", "name", "split", *manifests.content_fields(self)]
+
+
+@dataclass(frozen=True)
+class Spooled:
+    """What one task left behind: rows of its spool, and the tally of what it read."""
+
+    task: int
+    read: int
+    kept: int
+    rejected: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Key:
+    """A spooled row: all that is shuffled of it."""
+
+    uid: str
+    task: int
+    row: int
+
+
+@dataclass(frozen=True)
+class KeptKey:
+    """The first of the rows that share a uid, and how many there were."""
+
+    key: Key
+    copies: int
+
+
+def run(config: IngestConfig, beam_flags: list[str]) -> manifests.Manifest | None:
+    """Runs the job; returns the corpus's manifest, or None if a remote runner goes on with it."""
+    options = job.parse_options(beam_flags)
+    done = job.finished(config.output, "corpus", config, config.identity, parents=[])
+    if done is not None:
+        log.info("%s is complete already: nothing to do", config.output)
+        return done
+    source, address = sources.parse(config.source)
+    tasks = source.list_tasks(address)
+    job.claim(config.output, config, config.identity, parents=[])
+    log.info("ingest: %d source tasks into %d shards", len(tasks), config.shards)
+    if not job.run(lambda pipeline: build(pipeline, config, tasks), options):
+        return None
+    return manifests.read(config.output, kind="corpus")
+
+
+def build(pipeline: beam.Pipeline, config: IngestConfig, tasks: list[sources.Task]) -> None:
+    """Adds the whole job to a pipeline."""
+    spooled = (
+        pipeline
+        | "List source tasks" >> beam.Create(tasks)
+        | "Spread tasks" >> beam.Reshuffle()
+        | "Read and normalise" >> beam.ParDo(SpoolPairs(config)).with_outputs(SpoolPairs.TALLIES, main="keys")
+    )
+    kept = (
+        spooled.keys
+        | "Key by uid" >> beam.Map(lambda key: (key.uid, key))
+        | "Group by uid" >> beam.GroupByKey()
+        | "Drop exact duplicates" >> beam.MapTuple(lambda _, keys: first_of(keys))
+        | "Choose shard" >> beam.Map(lambda kept: (shard_of(keyed_order(kept.key.uid, config.seed), config.shards), kept))
+    )
+    every_shard = pipeline | "List shards" >> beam.Create([(index, None) for index in range(config.shards)])
+    written = (
+        {"keys": kept, "shard": every_shard}
+        | "Group by shard" >> beam.CoGroupByKey()
+        | "Write corpus shards" >> beam.MapTuple(lambda index, groups: write_shard(config, index, groups["keys"]))
+    )
+    _ = (
+        pipeline
+        | "Begin completion" >> beam.Create([config])
+        | "Write metadata and manifest"
+        >> beam.Map(complete, beam.pvalue.AsList(written), beam.pvalue.AsList(spooled[SpoolPairs.TALLIES]))
+    )
+
+
+def first_of(keys: Iterable[Key]) -> KeptKey:
+    """Picks the row to keep of those that are exactly the same pair: the first in source order."""
+    found = sorted(keys, key=lambda key: (key.task, key.row))
+    return KeptKey(found[0], copies=len(found))
+
+
+class SpoolPairs(beam.DoFn):
+    """Reads a task, writes its good pairs to a spool and its rejections beside the corpus, and emits keys."""
+
+    TALLIES = "tallies"
+
+    def __init__(self, config: IngestConfig):
+        self._config = config
+
+    def process(self, task: sources.Task) -> Iterator[Any]:
+        """Emits a `Key` for every spooled row, and a `Spooled` tally."""
+        tally, uids = spool_task(self._config, task)
+        yield beam.pvalue.TaggedOutput(self.TALLIES, tally)
+        for row, uid in enumerate(uids):
+            yield Key(uid, task.index, row)
+
+
+def spool_task(config: IngestConfig, task: sources.Task) -> tuple[Spooled, list[str]]:
+    """Spools one task, or takes up the spool that an earlier attempt committed; returns its tally and uids."""
+    keys_path = _work(config, f"keys-{task.index:05d}.parquet")
+    if keys_path.exists():
+        return _read_keys(keys_path, task)
+    source, _ = sources.parse(config.source)
+    rejected: list[rejections.Rejection] = []
+    uids: list[str] = []
+    read = 0
+
+    def good_rows() -> Iterator[bytes]:
+        nonlocal read
+        shown = time.monotonic()
+        for raw in source.read(task):
+            read += 1
+            try:
+                example = normalise_pair(raw, config)
+            except normalise.Rejected as error:
+                rejected.append(
+                    rejections.Rejection(source=raw.source, stage=STAGE, reason=error.reason, detail=error.detail)
+                )
+                continue
+            uids.append(example.uid)
+            yield records.encode_example(example)
+            if time.monotonic() - shown > _PROGRESS_SECONDS:
+                shown = time.monotonic()
+                log.info("ingest: %s, %d pairs read, %d rejected", task.name, read, len(rejected))
+
+    # The keys go last: their presence says that spool and rejections are complete.
+    shards.write_shard(_spool_path(config, task.index), good_rows())
+    if rejected:
+        path = storage.as_path(config.output) / REJECTIONS / f"part-{task.index:05d}.parquet"
+        rejections.write(path, rejected)
+    tally = Spooled(task.index, read, len(uids), dict(Counter(str(r.reason) for r in rejected)))
+    _write_keys(keys_path, tally, uids)
+    return tally, uids
+
+
+def normalise_pair(raw: sources.RawPair, config: IngestConfig) -> records.Example:
+    """Returns the example to store.
+
+    Raises:
+      normalise.Rejected: with the reason.
+    """
+    if raw.problem is not None:
+        raise normalise.Rejected(raw.problem, raw.detail)
+    text = normalise.normalise_caption(raw.text, config.max_text_characters)
+    stored = normalise.normalise_image(raw.image, config.max_pixels)
+    return records.Example(
+        image=stored.image,
+        text=text,
+        uid=example_uid(stored.image, text),
+        image_id=image_identity(stored.image),
+        language=rejections.printable(raw.language),
+        url=rejections.printable(raw.url),
+        source=rejections.printable(raw.source),
+        width=stored.width,
+        height=stored.height,
+    )
+
+
+def write_shard(config: IngestConfig, index: int, kept: Iterable[KeptKey]) -> ShardResult:
+    """Writes one shard of the corpus in keyed order, reading its rows from the spools by random access.
+
+    Raises:
+      ConfigError: the shard would be empty.
+    """
+    ordered = sorted(kept, key=lambda k: (keyed_order(k.key.uid, config.seed), k.key.uid))
+    if not ordered:
+        raise ConfigError(f"--shards is {config.shards}, and shard {index} would be empty: the corpus is too small for so many")
+    path = storage.as_path(config.output) / shards.shard_name(config.dataset, index, config.shards)
+    duplicates = sum(k.copies - 1 for k in ordered)
+    if path.exists():
+        shard = shards.adopt_shard(path, uids=[k.key.uid for k in ordered])
+        return ShardResult(index, shard, duplicates=duplicates)
+    written = shards.write_shard(path, _spooled_rows(config, [k.key for k in ordered]))
+    log.info("ingest: shard %d of %d written, %d rows", index + 1, config.shards, written.shard.rows)
+    return ShardResult(index, written.shard, duplicates=duplicates)
+
+
+def complete(config: IngestConfig, written: list[ShardResult], tallies: list[Spooled]) -> manifests.Manifest:
+    """The last step: counts, the rejected-share check, TFDS metadata, the manifest; then removes the spools."""
+    rejected: Counter[rejections.Reason] = Counter()
+    for tally in tallies:
+        rejected.update({rejections.Reason(reason): n for reason, n in tally.rejected.items()})
+    counts = manifests.Counts(
+        read=sum(t.read for t in tallies),
+        kept=sum(result.shard.rows for result in written),
+        duplicates=sum(result.duplicates for result in written),
+        rejected=dict(rejected),
+    )
+    job.check_rejected(counts, config.max_rejected_fraction)
+    return complete_dataset(
+        config.output, config.dataset, written, row_kind="corpus", expected_shards=config.shards,
+        kind="corpus", name=config.name, version=config.version, config=config, parents=[], counts=counts,
+    )  # fmt: skip
+
+
+def _work(config: IngestConfig, name: str) -> storage.epath.Path:
+    return storage.as_path(config.output) / job.WORK_DIRECTORY / name
+
+
+def _spool_path(config: IngestConfig, task: int) -> storage.epath.Path:
+    return _work(config, f"spool-{task:05d}.array_record")
+
+
+def _spooled_rows(config: IngestConfig, keys: list[Key]) -> Iterator[bytes]:
+    readers: dict[int, shards.ShardReader] = {}
+    try:
+        for task in sorted({key.task for key in keys}):
+            path = _work(config, f"keys-{task:05d}.parquet")
+            with path.open("rb") as file:
+                rows = pq.read_metadata(file).num_rows
+            readers[task] = shards.ShardReader(_spool_path(config, task), rows)
+        for first in range(0, len(keys), _READ_ROWS):
+            piece = keys[first : first + _READ_ROWS]
+            places: dict[int, list[int]] = {}
+            for place, key in enumerate(piece):
+                places.setdefault(key.task, []).append(place)
+            found: dict[int, bytes] = {}
+            for task, wanted in places.items():
+                rows_read = readers[task].read([piece[place].row for place in wanted])
+                found |= dict(zip(wanted, rows_read, strict=True))
+            yield from (found[place] for place in range(len(piece)))
+    finally:
+        for reader in readers.values():
+            reader.close()
+
+
+def _write_keys(path: storage.epath.Path, tally: Spooled, uids: list[str]) -> None:
+    counts = json.dumps({"read": tally.read, "rejected": tally.rejected}).encode()
+    schema = pa.schema([("uid", pa.string())], metadata={"tally": counts})
+    with storage.temporary_file(path) as temporary:
+        pq.write_table(pa.table({"uid": pa.array(uids, pa.string())}, schema=schema), temporary)
+        storage.commit(temporary, path)
+
+
+def _read_keys(path: storage.epath.Path, task: sources.Task) -> tuple[Spooled, list[str]]:
+    with path.open("rb") as file:
+        table = pq.read_table(file)
+    counts = json.loads((table.schema.metadata or {})[b"tally"])
+    uids = table["uid"].to_pylist()
+    return Spooled(task.index, counts["read"], len(uids), counts["rejected"]), uids

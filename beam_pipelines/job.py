@@ -1,0 +1,173 @@
+"""How every Beam job is started: options checked, runner named, failures turned into one line.
+
+Enters: a function that builds the graph, and the flags that the job's own config did not know. Leaves: a finished
+local run, or a submitted remote one. Nothing after this is needed for the output to be complete.
+"""
+
+import argparse
+import difflib
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
+
+from schemas import errors, storage
+from schemas import manifest as manifests
+
+# Today's DirectRunner tries to download a binary before it falls back to this one.
+LOCAL_RUNNER = "FnApiRunner"
+WORK_DIRECTORY = ".work"
+_ERRORS = {e.__name__: e for e in (errors.ConfigError, errors.DataError, errors.IntegrityError)}
+
+
+def parse_options(flags: list[str]) -> PipelineOptions:
+    """Parses Beam's own flags with every options class, since Beam drops unknown flags silently.
+
+    Raises:
+      ConfigError: a flag that neither the job nor Beam knows, or a value Beam refuses.
+    """
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    for options in (PipelineOptions, *_subclasses(PipelineOptions)):
+        if "_add_argparse_args" in options.__dict__:
+            options._add_argparse_args(parser)
+    _, unknown = parser.parse_known_args(flags)
+    if unknown:
+        known = sorted(o for action in parser._actions for o in action.option_strings if o.startswith("--"))
+        name = unknown[0].split("=")[0]
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f": did you mean {close[0]}?" if close else ""
+        raise errors.ConfigError(f"unknown flag {unknown[0]!r}{hint} See --help for this job's own flags")
+    options = PipelineOptions(flags)
+    if options.view_as(StandardOptions).runner is None:
+        options.view_as(StandardOptions).runner = LOCAL_RUNNER
+    # Workers import the installed package; nothing of the launcher's session travels.
+    options.view_as(SetupOptions).save_main_session = False
+    return options
+
+
+def run(build: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> bool:
+    """Builds and runs a pipeline; local runners are waited for, remote ones are left running.
+
+    Returns:
+      True if the job has finished, False if it was submitted and goes on elsewhere.
+
+    Raises:
+      ConfigError, DataError, IntegrityError: what stopped the job, as its step said it.
+    """
+    pipeline = beam.Pipeline(options=options)
+    build(pipeline)
+    remote = "Dataflow" in (options.view_as(StandardOptions).runner or "")
+    try:
+        result = pipeline.run()
+        if remote:
+            return False
+        result.wait_until_finish()
+    except Exception as error:
+        raise _translate(error) from error
+    return True
+
+
+def claim(directory: str, config: Any, identity: list[str], parents: list[manifests.Parent]) -> None:
+    """Marks an unfinished output as this job's, so that a rerun resumes it and another job is refused.
+
+    Raises:
+      ConfigError: a job with other settings or inputs began in this directory and has not finished.
+    """
+    path = storage.as_path(directory) / WORK_DIRECTORY / "job.json"
+    resolved = manifests.resolved_config(config)
+    wanted = {
+        "config": {name: resolved[name] for name in identity},
+        "parents": {parent.role: parent.fingerprint for parent in parents},
+    }
+    if storage.write_once(path, json.dumps(wanted, indent=2).encode()):
+        return
+    begun = json.loads(path.read_text())
+    manifests.refuse_other_config(directory, begun["config"], config, identity)
+    _refuse_other_parents(directory, begun["parents"], parents)
+
+
+def finished(
+    directory: str, kind: manifests.Kind, config: Any, identity: list[str], parents: list[manifests.Parent]
+) -> manifests.Manifest | None:
+    """Returns the manifest of this very job's finished output, None if it is not finished.
+
+    Raises:
+      ConfigError: the directory holds a finished artifact of other settings or inputs.
+    """
+    if not manifests.exists(directory):
+        return None
+    manifest = manifests.read(directory, kind=kind)
+    manifests.refuse_other_config(directory, manifest.config, config, identity)
+    _refuse_other_parents(directory, {p.role: p.fingerprint for p in manifest.parents}, parents)
+    return manifest
+
+
+def _refuse_other_parents(directory: str, before: dict[str, str], parents: list[manifests.Parent]) -> None:
+    for now in parents:
+        if before.get(now.role) != now.fingerprint:
+            raise errors.ConfigError(
+                f"{directory} was made from {now.role} {before.get(now.role)}, and {now.path} is {now.fingerprint}: "
+                "choose another output directory, or delete this one"
+            )
+
+
+def summary(directory: str, manifest: manifests.Manifest) -> str:
+    """The line a job ends with."""
+    counts = manifest.counts
+    rejected = ", ".join(f"{n} {reason}" for reason, n in sorted(counts.rejected.items(), key=lambda r: -r[1]))
+    return (
+        f"{manifest.kind} {directory}: read {counts.read} = kept {counts.kept} + duplicates {counts.duplicates} "
+        f"+ rejected {sum(counts.rejected.values())}{f' ({rejected})' if rejected else ''}; "
+        f"{len(manifest.shards)} shards, fingerprint {manifest.fingerprint[:12]}"
+    )
+
+
+def check_rejected(counts: manifests.Counts, allowed: float) -> None:
+    """Fails a job that rejected too much.
+
+    Raises:
+      DataError: naming the share, the bound and the top reasons.
+    """
+    if counts.rejected_fraction > allowed:
+        top = sorted(counts.rejected.items(), key=lambda item: -item[1])[:3]
+        reasons = ", ".join(f"{reason} ({n})" for reason, n in top)
+        raise errors.DataError(
+            f"{counts.rejected_fraction:.1%} of {counts.read} rows were rejected, and --max_rejected_fraction is "
+            f"{allowed:.1%}. Top reasons: {reasons}. See rejections/ in the output; raise the bound if this is expected"
+        )
+
+
+def _translate(error: Exception) -> Exception:
+    """Finds the error of ours inside what a runner raised; anything else stays as it is."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, errors.SuperbatchError):
+            return type(seen)(_without_step(str(seen)))
+        seen = seen.__cause__ or seen.__context__
+    for line in reversed(str(error).splitlines()):
+        match = re.match(r"(?:schemas\.errors\.)?(\w+Error): (.*)", line.strip())
+        if match and match[1] in _ERRORS:
+            return _ERRORS[match[1]](_without_step(match[2]))
+    return error
+
+
+def _without_step(message: str) -> str:
+    return re.sub(r" \[while running '.*?'\]", "", message)
+
+
+def _subclasses(cls: type) -> list[Any]:
+    found = []
+    for sub in cls.__subclasses__():
+        found += [sub, *_subclasses(sub)]
+    return found
+
+
+class _Parser(argparse.ArgumentParser):
+    def __init__(self, **keywords: Any):
+        super().__init__(conflict_handler="resolve", **keywords)
+
+    def error(self, message: str) -> Any:
+        raise errors.ConfigError(f"Beam's flags: {message}")

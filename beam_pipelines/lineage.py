@@ -1,0 +1,51 @@
+"""`superbatch lineage`: the tree of an artifact's parents, over rounds."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from schemas import manifest as manifests
+from schemas import selections
+from schemas.errors import SuperbatchError
+
+_SHOWN_DIGITS = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineageConfig:
+    """Print what an artifact was made from, and what that was made from, down to the raw corpora."""
+
+    path: Annotated[str, tyro.conf.Positional]
+    """directory of an artifact"""
+
+
+def run(config: LineageConfig) -> list[str]:
+    """Returns the tree's lines.
+
+    Raises:
+      DataError: there is no complete artifact at the path.
+    """
+    path = config.path if manifests.exists(config.path) else selections.resolve(config.path)
+    manifest = manifests.read(path)
+    return [_describe(manifest, path), *_parents(manifest, "")]
+
+
+def _parents(manifest: manifests.Manifest, indent: str) -> Iterator[str]:
+    for place, parent in enumerate(manifest.parents):
+        last = place == len(manifest.parents) - 1
+        branch, below = ("└─ ", "   ") if last else ("├─ ", "│  ")
+        try:
+            found = manifests.read(parent.path)
+        except SuperbatchError:
+            yield f"{indent}{branch}{parent.role} {parent.fingerprint[:_SHOWN_DIGITS]} (not found at {parent.path})"
+            continue
+        changed = "" if found.fingerprint == parent.fingerprint else f" (now {found.fingerprint[:_SHOWN_DIGITS]}!)"
+        yield f"{indent}{branch}{parent.role}: {_describe(found, parent.path)}{changed}"
+        yield from _parents(found, indent + below)
+
+
+def _describe(manifest: manifests.Manifest, path: str) -> str:
+    rows = f", {manifest.rows} rows" if manifest.shards else ""
+    return f"{manifest.kind} {manifest.name} {manifest.version} {manifest.fingerprint[:_SHOWN_DIGITS]}{rows}  {path}"

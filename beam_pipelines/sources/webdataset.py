@@ -1,0 +1,71 @@
+"""`webdataset:GLOB`: tar files whose members share a key, `<key>.jpg` beside `<key>.json` or `<key>.txt`.
+
+A JSON member holds `captions` (a list), or `caption` or `text`, and may hold `language` and `url`. A list of captions
+makes one example per caption. Members of a key stand next to each other, as the format demands.
+"""
+
+import itertools
+import json
+import tarfile
+from collections.abc import Iterator
+
+from beam_pipelines.sources import RawPair, Task, captions, expand, metadata
+from schemas import storage
+from schemas.rejections import Reason
+
+_IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
+_Member = tuple[str, str, bytes]  # key, extension, content
+
+
+class WebDataset:
+    """Tar files, each one task, streamed."""
+
+    def list_tasks(self, address: str) -> list[Task]:
+        """One task for each tar file."""
+        return [Task(index=i, path=path, name=name) for i, (path, name) in enumerate(expand(address))]
+
+    def read(self, task: Task) -> Iterator[RawPair]:
+        """Yields the pairs of one tar file; a damaged tar ends with one `unreadable_source`."""
+        try:
+            with storage.as_path(task.path).open("rb") as file, tarfile.open(fileobj=file, mode="r|*") as tar:  # type: ignore[arg-type]
+                for key, members in itertools.groupby(_members(tar), key=lambda member: member[0]):
+                    yield from _pairs(f"{task.name}::{key}", {extension: content for _, extension, content in members})
+        except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+            detail = f"{type(error).__name__}: {error}"
+            yield RawPair(source=task.name, problem=Reason.UNREADABLE_SOURCE, detail=detail)
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[_Member]:
+    for member in tar:
+        file = tar.extractfile(member) if member.isreg() else None
+        if file is None:
+            continue
+        folder, _, base = member.name.rpartition("/")
+        stem, _, extension = base.partition(".")
+        yield f"{folder}/{stem}" if folder else stem, extension.lower(), file.read()
+
+
+def _pairs(source: str, members: dict[str, bytes]) -> Iterator[RawPair]:
+    image = next((members[extension] for extension in _IMAGES if extension in members), None)
+    record: dict[str, object] = {}
+    if "json" in members:
+        try:
+            parsed = json.loads(members["json"])
+        except (ValueError, RecursionError) as error:
+            yield RawPair(source=source, problem=Reason.INVALID_RECORD, detail=str(error))
+            return
+        record = parsed if isinstance(parsed, dict) else {}
+    texts = captions(record)
+    if texts is None and "txt" in members:
+        try:
+            texts = [members["txt"].decode()]
+        except UnicodeDecodeError as error:
+            yield RawPair(source=source, problem=Reason.INVALID_TEXT, detail=str(error))
+            return
+    if image is None:
+        yield RawPair(source=source, problem=Reason.MISSING_IMAGE, detail=f"members: {', '.join(sorted(members))}")
+    elif texts is None:
+        yield RawPair(source=source, problem=Reason.MISSING_TEXT, detail=f"members: {', '.join(sorted(members))}")
+    else:
+        for text in texts:
+            yield RawPair(source=source, image=image, text=text, **metadata(record))

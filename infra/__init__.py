@@ -1,0 +1,1 @@
+"""Around the stages: the command line, rounds, and what runs them elsewhere."""

@@ -1,0 +1,195 @@
+"""`superbatch <job>`: one console command for every stage.
+
+Job configs are dataclasses that tyro turns into flags; Beam jobs pass on what they do not know to Beam. Each job's
+code is imported only when it is asked for, so that `superbatch --help` is quick.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import tyro
+
+from schemas.errors import SuperbatchError
+
+_JOBS: dict[str, tuple[Callable[[list[str]], int], str]] = {}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns the exit code: 0, 1 for a failure told in one line, 2 for wrong usage."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if arguments else 2
+    name, rest = arguments[0], arguments[1:]
+    if name not in _JOBS:
+        print(f"superbatch: no command {name!r}; there are: {', '.join(_JOBS)}", file=sys.stderr)
+        return 2
+    _set_up_logging()
+    try:
+        return _JOBS[name][0](rest)
+    except (SuperbatchError, OSError) as error:
+        if os.environ.get("SUPERBATCH_TRACEBACK"):
+            raise
+        kind = "" if isinstance(error, SuperbatchError) else f"{type(error).__name__}: "
+        print(f"superbatch {name}: {kind}{' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"superbatch {name}: interrupted; run it again to go on where it stopped", file=sys.stderr)
+        return 130
+
+
+def _usage() -> str:
+    width = max(map(len, _JOBS))
+    lines = [f"  {name:<{width}}  {says}" for name, (_, says) in _JOBS.items()]
+    return "\n".join(
+        [
+            "usage: superbatch <command> [flags]",
+            "",
+            "Curates image-text corpora by joint example selection (JEST), in batch jobs.",
+            "",
+            *lines,
+            "",
+            "superbatch <command> --help describes a command's flags.",
+        ]
+    )
+
+
+def _command(name: str, says: str) -> Callable[[Callable[[list[str]], int]], Callable[[list[str]], int]]:
+    def add(function: Callable[[list[str]], int]) -> Callable[[list[str]], int]:
+        _JOBS[name] = (function, says)
+        return function
+
+    return add
+
+
+def _parse(name: str, config: type, arguments: list[str]) -> Any:
+    return tyro.cli(config, prog=f"superbatch {name}", args=arguments, use_underscores=True)
+
+
+def _beam_job(name: str, arguments: list[str], config_name: str) -> int:
+    with quiet_imports():
+        module = importlib.import_module(f"beam_pipelines.{name}")
+        from beam_pipelines import job
+    config, unknown = tyro.cli(
+        getattr(module, config_name),
+        prog=f"superbatch {name}",
+        args=arguments,
+        use_underscores=True,
+        return_unknown_args=True,
+    )
+    manifest = module.run(config, list(unknown))
+    print("submitted: the job goes on without this command" if manifest is None else job.summary(config.output, manifest))
+    return 0
+
+
+@_command("ingest", "raw pairs → corpus: checked, normalised, deduplicated, shuffled (Beam)")
+def _ingest(arguments: list[str]) -> int:
+    return _beam_job("ingest", arguments, "IngestConfig")
+
+
+@_command("train", "corpus → model: uniform training of a reference or a downstream model")
+def _train(arguments: list[str]) -> int:
+    return _trainer("train", "TrainConfig", arguments)
+
+
+@_command("embed", "corpus + reference → aligned embeddings (Beam)")
+def _embed(arguments: list[str]) -> int:
+    return _beam_job("embed", arguments, "EmbedConfig")
+
+
+@_command("distill", "corpus + embeddings → selections and a learner: JEST training")
+def _distill(arguments: list[str]) -> int:
+    return _trainer("distill", "DistillConfig", arguments)
+
+
+@_command("curate", "selections → curated dataset, and controls of the same size (Beam)")
+def _curate(arguments: list[str]) -> int:
+    return _beam_job("curate", arguments, "CurateConfig")
+
+
+@_command("evaluate", "retrieval of a model on a held-out corpus")
+def _evaluate(arguments: list[str]) -> int:
+    from trainer import evaluate
+
+    config = _parse("evaluate", evaluate.EvaluateConfig, arguments)
+    figures = evaluate.run(config)
+    if config.json:
+        print(json.dumps(figures))
+    else:
+        print(f"{config.checkpoint} on {config.corpus}: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))
+    return 0
+
+
+@_command("verify", "reopens an artifact: rows, hashes, uids, alignment, parents")
+def _verify(arguments: list[str]) -> int:
+    from beam_pipelines import verify
+
+    config = _parse("verify", verify.VerifyConfig, arguments)
+    results = verify.run(config)
+    sound = not any(result.findings for result in results)
+    if config.json:
+        print(json.dumps({"ok": sound, "artifacts": [dataclasses.asdict(result) for result in results]}))
+        return 0 if sound else 1
+    for result in results:
+        print(f"{result.kind} {result.path}: {result.shards} shards, {result.rows} rows, {result.fingerprint[:12]}")
+        for finding in result.findings:
+            print(f"  {finding}")
+        print("  FAILED" if result.findings else "  ok")
+    return 0 if sound else 1
+
+
+@_command("lineage", "the tree of an artifact's parents, over rounds")
+def _lineage(arguments: list[str]) -> int:
+    from beam_pipelines import lineage
+
+    print("\n".join(lineage.run(_parse("lineage", lineage.LineageConfig, arguments))))
+    return 0
+
+
+@_command("round", "whole rounds on this machine, from a TOML file; resumes where it stopped")
+def _round(arguments: list[str]) -> int:
+    with quiet_imports():
+        from infra import round as rounds
+
+    print(rounds.table(rounds.run(_parse("round", rounds.RoundConfig, arguments))))
+    return 0
+
+
+def _trainer(name: str, config_name: str, arguments: list[str]) -> int:
+    from trainer import config as configs
+
+    config = _parse(name, getattr(configs, config_name), arguments)
+    from trainer import loop
+
+    manifest = loop.run(config)
+    learned = manifest.counts.kept
+    print(f"model {config.workdir}: {config.steps} steps, {learned} examples, fingerprint {manifest.fingerprint[:12]}")
+    return 0
+
+
+def _set_up_logging() -> None:
+    """Our own progress at INFO, libraries' at WARNING; one line each, to standard error."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+    for package in ("schemas", "trainer", "beam_pipelines", "infra", "benchmarks"):
+        logging.getLogger(package).setLevel(logging.INFO)
+
+
+@contextlib.contextmanager
+def quiet_imports() -> Any:
+    """Imports Beam without its notices about optional dependencies."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The trainer: two towers, joint example selection, and the loop that logs every pick."""

@@ -1,0 +1,142 @@
+"""The settings of `superbatch train` and `superbatch distill`: flat, frozen, checked when constructed.
+
+Every field that decides what is learned is declared with `content` and enters the artifact's fingerprint; paths,
+names, worker counts and logging do not.
+"""
+
+from dataclasses import dataclass
+
+from schemas.errors import ConfigError
+from schemas.manifest import content
+from trainer import presets
+from trainer.selection import Criterion, Loss, SelectionConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train two towers on every example of a corpus alike: a reference, or a downstream model."""
+
+    corpus: str
+    """directory of the corpus to train on"""
+    workdir: str
+    """directory for checkpoints, metrics and the finished model"""
+    name: str = "model"
+    """name recorded in the manifest"""
+    version: str = "1.0.0"
+    """version recorded in the manifest"""
+    preset: str = content("tiny")
+    """size of the towers: tiny, S/16, B/16, L/16, So400m/14"""
+    resolution: int | None = content(None)
+    """pixels a side; the preset's own if not given"""
+    tokenizer: str | None = None
+    """SentencePiece model file; if not given, one is trained on the corpus's texts"""
+    vocabulary: int | None = content(None)
+    """token ids of a tokenizer trained here; the preset's own if not given"""
+    loss: Loss = content("sigmoid")
+    """contrastive loss"""
+    steps: int = content(1000)
+    """parameter updates"""
+    batch_size: int = content(128)
+    """examples an update learns from"""
+    block_size: int = content(32)
+    """consecutive rows read at once; an epoch is a permutation of blocks"""
+    learning_rate: float = content(1e-3)
+    """peak of a linear warm-up and cosine decay"""
+    warmup_steps: int = content(50)
+    """updates until the peak"""
+    weight_decay: float = content(1e-4)
+    """decoupled weight decay of all matrices, relative to the learning rate"""
+    clip_norm: float = content(1.0)
+    """largest global norm of a gradient"""
+    seed: int = content(0)
+    """decides initial parameters, order of the data and selection noise"""
+    checkpoint_every: int = 1000
+    """steps between checkpoints; the last step is always kept"""
+    log_every: int = 20
+    """steps between lines of metrics.jsonl"""
+    workers: int = 2
+    """threads that read and decode"""
+
+    def __post_init__(self) -> None:
+        presets.get(self.preset)
+        for field in ("steps", "batch_size", "block_size", "checkpoint_every", "log_every", "workers"):
+            value = getattr(self, field)
+            if value < 1:
+                raise ConfigError(f"{field} is {value}; it must be at least 1")
+        for field in ("resolution", "vocabulary"):
+            value = getattr(self, field)
+            if value is not None and value < 1:
+                raise ConfigError(f"{field} is {value}; it must be at least 1, or left out for the preset's own")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed is {self.seed}; it must lie in [0, 2³²)")
+        if not self.learning_rate > 0:
+            raise ConfigError(f"learning_rate is {self.learning_rate}; it must be positive")
+        if not 0 <= self.warmup_steps <= self.steps:
+            raise ConfigError(
+                f"warmup_steps is {self.warmup_steps}; it must lie between 0 and steps ({self.steps})"
+            )
+        if self.superbatch_size % self.block_size:
+            raise ConfigError(
+                f"block_size is {self.block_size} and {self.superbatch_size} candidates a step are read in whole "
+                f"blocks: choose a divisor of {self.superbatch_size}"
+            )
+
+    @property
+    def superbatch_size(self) -> int:
+        """B, the candidates of a step; without selection, the batch itself."""
+        return self.batch_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig(TrainConfig):
+    """Train a learner on jointly learnable sub-batches (JEST) and log every pick.
+
+    `batch_size` is the sub-batch b; the super-batch has b / (1 − filter_ratio) candidates.
+    """
+
+    embeddings: str
+    """directory of the reference's embeddings of this corpus"""
+    reference: str | None = None
+    """the reference's workdir; if given, the embeddings must be exactly its own"""
+    filter_ratio: float = content(0.8)
+    """share of the super-batch that is passed over"""
+    chunks: int = content(16)
+    """examples are drawn in this many conditional steps"""
+    criterion: Criterion = content("learnability")
+    """what makes a candidate worth picking"""
+    joint: bool = content(True)
+    """condition every chunk on those before; --no-joint scores each example alone"""
+    gain: float = content(1.0)
+    """inverse temperature of the draw"""
+    scoring_batch: int = 128
+    """candidates that the learner embeds at a time"""
+    steps_per_part: int = content(100)
+    """steps in one file of selections"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.selection.subbatch_size(self.superbatch_size) != self.batch_size:
+            raise ConfigError(
+                f"batch_size {self.batch_size} and filter_ratio {self.filter_ratio} do not fit: round(B(1 − f)) of "
+                f"B = {self.superbatch_size} candidates is {self.selection.subbatch_size(self.superbatch_size)}"
+            )
+        for field in ("scoring_batch", "steps_per_part"):
+            if getattr(self, field) < 1:
+                raise ConfigError(f"{field} is {getattr(self, field)}; it must be at least 1")
+
+    @property
+    def superbatch_size(self) -> int:
+        """B = round(b / (1 − f))."""
+        return round(self.batch_size / (1 - self.selection.filter_ratio))
+
+    @property
+    def selection(self) -> SelectionConfig:
+        """The draw's own settings, checked."""
+        return SelectionConfig(
+            filter_ratio=self.filter_ratio,
+            chunks=self.chunks,
+            criterion=self.criterion,
+            loss=self.loss,
+            joint=self.joint,
+            gain=self.gain,
+        )

@@ -1,0 +1,334 @@
+"""The loop of `superbatch train` and `superbatch distill`: set up or resume, step, log, checkpoint, complete.
+
+Enters: a config. Leaves: a workdir with `checkpoints/`, `metrics.jsonl`, `config.json`, the tokenizer and, from
+distill, `selections/`; its manifest is written last.
+"""
+
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from schemas import manifest as manifests
+from schemas import records, shards, storage
+from schemas.errors import DataError, IntegrityError
+from trainer import presets, tokenizer
+from trainer.checkpoint import CHECKPOINTS, Checkpoints
+from trainer.config import DistillConfig, TrainConfig
+from trainer.data import BlockLoader, Blocks, CachedReference, Candidates, iterate
+from trainer.decode import DECODER
+from trainer.model import CONFIG_FILE, Architecture, identify
+from trainer.selection import PairEmbeddings
+from trainer.selections_log import SelectionsLog
+from trainer.step import Scored, TrainState, distill_step, initial_state, uniform_step
+
+METRICS_FILE = "metrics.jsonl"
+_PROGRESS_SECONDS = 10.0
+_TOKENIZER_TEXTS = 50_000
+log = logging.getLogger(__name__)
+
+
+def run(config: TrainConfig) -> manifests.Manifest:
+    """Trains to the last step, going on from the newest checkpoint if there is one.
+
+    Returns:
+      The manifest of the finished model. If the workdir holds it already, nothing is done.
+
+    Raises:
+      ConfigError: the workdir belongs to a run with other settings.
+      IntegrityError: corpus, embeddings or reference do not belong together.
+      DataError: an input is missing, or training diverged.
+    """
+    corpus = manifests.read(config.corpus, kind="corpus")
+    parents = [manifests.as_parent("corpus", config.corpus, corpus)]
+    reference = None
+    if isinstance(config, DistillConfig):
+        reference = check_embeddings(config, corpus)
+        parents.append(manifests.as_parent("embeddings", config.embeddings, reference))
+    done = _finished(config, parents)
+    if done is not None:
+        log.info("%s is complete already: nothing to do", config.workdir)
+        return done
+
+    tokens = _tokenizer(config, corpus, reference)
+    resolution = config.resolution or presets.get(config.preset).resolution
+    architecture = Architecture(config.preset, resolution, tokens.vocabulary)
+    _claim(config, parents, architecture)
+
+    loader = BlockLoader(
+        corpus=shards.open_dataset(config.corpus, corpus),
+        blocks=Blocks(corpus.rows, config.block_size, config.superbatch_size // config.block_size, config.seed),
+        tokenizer=tokens,
+        resolution=resolution,
+        reference=None if reference is None else _cached(config, reference),
+    )
+    graph, parameters = architecture.build(config.seed)
+    state = _steps(config, graph, initial_state((graph, parameters), config), loader, parents)
+    return _complete(config, architecture, state, tokens, parents)
+
+
+def _steps(
+    config: TrainConfig, graph: Any, state: TrainState, loader: BlockLoader, parents: list[manifests.Parent]
+) -> TrainState:
+    """Runs every step that is left, and completes the selections."""
+    workdir = storage.as_path(config.workdir)
+    checkpoints = Checkpoints(str(workdir / CHECKPOINTS))
+    selections = None
+    if isinstance(config, DistillConfig):
+        selections = SelectionsLog(str(workdir / "selections"), config.steps_per_part, config.steps)
+    restored = checkpoints.restore(state)
+    first = 0
+    if restored is not None:
+        first, state = restored.step, restored.state
+        if selections is not None:
+            selections.restore(restored.open_rows)
+        log.info("resumed at step %d of %d", first, config.steps)
+    metrics = _Metrics(config, first)
+    waiting = iterate(loader, first, config.steps, config.workers)
+    try:
+        for step in range(first, config.steps):
+            with metrics.waiting():
+                candidates = next(waiting)
+            if isinstance(config, DistillConfig) and selections is not None:
+                state, loss, scored = _distill(config, graph, state, loader, candidates, step)
+                selections.add(step, candidates, scored)
+            else:
+                state, loss = uniform_step(graph, config, state, candidates["image"], candidates["tokens"])
+                scored = None
+            metrics.add(step, loss, scored)
+            if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
+                checkpoints.save(step + 1, state, selections.open_rows() if selections else {})
+    finally:
+        metrics.close()
+        checkpoints.close()
+    if selections is not None:
+        offered = config.superbatch_size * config.steps
+        selections.finish(config, config.name, config.version, parents, offered)
+    return state
+
+
+def _distill(
+    config: DistillConfig, graph: Any, state: TrainState, loader: BlockLoader, candidates: Candidates, step: int
+) -> tuple[TrainState, jax.Array, Scored]:
+    usable = int(candidates["valid"].sum())
+    if usable < config.batch_size:
+        raise DataError(
+            f"step {step}: {usable} of {len(candidates['valid'])} candidates have valid embeddings and "
+            f"{config.batch_size} picks are wanted: raise filter_ratio, or look at the rejections of {config.embeddings}"
+        )
+    if loader.reference is None:
+        raise IntegrityError("distill reads a reference's embeddings, and its loader has none")
+    info = loader.reference.info
+    reference = PairEmbeddings(
+        jnp.asarray(candidates["reference_image"]),
+        jnp.asarray(candidates["reference_text"]),
+        jnp.float32(info.scale),
+        jnp.float32(info.bias),
+    )
+    state, loss, scored = distill_step(
+        graph, config, state, candidates["image"], candidates["tokens"], reference, candidates["valid"]
+    )
+    scored = jax.device_get(scored)
+    if not np.isfinite(scored.score_quantiles).all():
+        raise DataError(
+            f"step {step}: the candidates' scores are not finite (quantiles {scored.score_quantiles}): the learner "
+            "diverged. Lower learning_rate, or resume from an earlier checkpoint"
+        )
+    return state, loss, scored
+
+
+def check_embeddings(config: DistillConfig, corpus: manifests.Manifest) -> manifests.Manifest:
+    """Checks that cached embeddings belong to this corpus, this decoder and, if given, this reference.
+
+    Raises:
+      IntegrityError: naming what differs, with both values and the cure.
+    """
+    manifest = manifests.read(config.embeddings, kind="embeddings")
+    info = manifest.embeddings
+    if info is None:
+        raise IntegrityError(f"{config.embeddings}: the manifest of embeddings lacks its `embeddings` section")
+    cure = "embed this corpus with this reference, or name the directories that belong together"
+    of_corpus = manifest.parent("corpus").fingerprint
+    if of_corpus != corpus.fingerprint:
+        raise IntegrityError(
+            f"{config.embeddings} holds embeddings of corpus {of_corpus}, and {config.corpus} is corpus "
+            f"{corpus.fingerprint}: {cure}"
+        )
+    if [s.rows for s in manifest.shards] != [s.rows for s in corpus.shards]:
+        raise IntegrityError(
+            f"{config.embeddings} has shards of {[s.rows for s in manifest.shards]} rows, and {config.corpus} of "
+            f"{[s.rows for s in corpus.shards]}: {cure}"
+        )
+    if info.decoder != DECODER:
+        raise IntegrityError(
+            f"{config.embeddings} was made with decoder {info.decoder!r}, and this release decodes with {DECODER!r}: "
+            "embed again with this release"
+        )
+    if config.reference is not None:
+        wanted = manifests.read(config.reference, kind="model").model
+        for part in ("preprocessing", "tokenizer", "parameters"):
+            theirs, ours = getattr(info.reference, part), getattr(wanted, part)
+            if theirs != ours:
+                raise IntegrityError(
+                    f"{config.embeddings} was made by a reference with {part} {theirs}, and {config.reference} has "
+                    f"{part} {ours}: {cure}"
+                )
+    return manifest
+
+
+def _finished(config: TrainConfig, parents: list[manifests.Parent]) -> manifests.Manifest | None:
+    if not manifests.exists(config.workdir):
+        return None
+    manifest = manifests.read(config.workdir, kind="model")
+    manifests.refuse_other_config(
+        config.workdir, manifest.config, config, manifests.content_fields(config)
+    )
+    _refuse_other_parents(config.workdir, [p.model_dump() for p in manifest.parents], parents)
+    return manifest
+
+
+def _claim(config: TrainConfig, parents: list[manifests.Parent], architecture: Architecture) -> None:
+    """Writes `config.json`, or checks that the one there is this run's."""
+    path = storage.as_path(config.workdir) / CONFIG_FILE
+    if path.exists():
+        stored = json.loads(path.read_text())
+        manifests.refuse_other_config(config.workdir, stored["config"], config, manifests.content_fields(config))
+        _refuse_other_parents(config.workdir, stored["parents"], parents)
+        return
+    content = {
+        "config": manifests.resolved_config(config),
+        "architecture": dataclasses.asdict(architecture),
+        "parents": [p.model_dump() for p in parents],
+    }
+    storage.replace(path, json.dumps(content, indent=2).encode() + b"\n")
+
+
+def _refuse_other_parents(workdir: str, stored: list[dict[str, str]], parents: list[manifests.Parent]) -> None:
+    for before, now in zip(stored, parents, strict=True):
+        if before["fingerprint"] != now.fingerprint:
+            raise IntegrityError(
+                f"{workdir} was made from {before['role']} {before['fingerprint']}, and {now.path} is "
+                f"{now.fingerprint}: choose another workdir, or delete this one"
+            )
+
+
+def _tokenizer(
+    config: TrainConfig, corpus: manifests.Manifest, embeddings: manifests.Manifest | None
+) -> tokenizer.Tokenizer:
+    """Finds the run's tokenizer: the workdir's own, the one given, the embeddings', or one trained now."""
+    preset = presets.get(config.preset)
+    own = storage.as_path(config.workdir) / tokenizer.FILE_NAME
+    if own.exists():
+        return tokenizer.load(str(own), preset.text_length)
+    if config.tokenizer is not None:
+        found = tokenizer.load(config.tokenizer, preset.text_length)
+    elif embeddings is not None and embeddings.embeddings is not None and isinstance(config, DistillConfig):
+        cached = storage.as_path(config.embeddings) / embeddings.embeddings.tokenizer_file
+        found = tokenizer.load(str(cached), preset.text_length)
+    else:
+        log.info("training a tokenizer on the texts of %s", config.corpus)
+        found = tokenizer.train(_texts(config.corpus, corpus), config.vocabulary or preset.vocabulary, preset.text_length)
+    own.parent.mkdir(parents=True, exist_ok=True)
+    storage.replace(own, found.model)
+    return found
+
+
+def _texts(directory: str, corpus: manifests.Manifest) -> Iterator[str]:
+    # Rows are shuffled, so the first ones are a sample.
+    left = _TOKENIZER_TEXTS
+    for shard in corpus.shards:
+        for record in shards.read_all(storage.as_path(directory) / shard.name, shard.rows):
+            if not left:
+                return
+            left -= 1
+            yield records.decode_example(record).text
+
+
+def _cached(config: TrainConfig, manifest: manifests.Manifest) -> CachedReference:
+    if not isinstance(config, DistillConfig) or manifest.embeddings is None:
+        raise IntegrityError(f"{manifest.name} holds no embeddings")
+    return CachedReference(shards.open_dataset(config.embeddings, manifest), manifest.embeddings)
+
+
+def _complete(
+    config: TrainConfig,
+    architecture: Architecture,
+    state: TrainState,
+    tokens: tokenizer.Tokenizer,
+    parents: list[manifests.Parent],
+) -> manifests.Manifest:
+    names = [n for n in storage.relative_files(config.workdir) if not n.startswith("selections/")]
+    learned = config.batch_size * config.steps
+    return manifests.write(
+        config.workdir,
+        manifests.make(
+            kind="model", name=config.name, version=config.version, config=config, parents=parents,
+            counts=manifests.Counts(read=learned, kept=learned),
+            shards=[], files=manifests.describe_files(config.workdir, names),
+            model=identify(architecture, state.parameters, tokens),
+        ),
+    )  # fmt: skip
+
+
+class _Metrics:
+    """`metrics.jsonl` and the progress lines: losses, learnability, speed, and time spent waiting for data."""
+
+    def __init__(self, config: TrainConfig, first: int):
+        self._config = config
+        self._file = (storage.as_path(config.workdir) / METRICS_FILE).open("a")
+        self._begin = self._since = self._shown = time.monotonic()
+        self._first, self._counted, self._stalled = first, first, 0.0
+
+    def waiting(self) -> "_Metrics":
+        return self
+
+    def __enter__(self) -> None:
+        self._asked = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._stalled += time.monotonic() - self._asked
+
+    def add(self, step: int, loss: jax.Array, scored: Scored | None) -> None:
+        """Counts a step; writes a line every `log_every` steps and at the end."""
+        done, config = step + 1, self._config
+        if done % config.log_every and done != config.steps:
+            return
+        value = float(loss)  # waits for the step
+        if not np.isfinite(value):
+            raise DataError(f"step {step}: the loss is {value}; training diverged. Lower learning_rate")
+        now = time.monotonic()
+        seconds = max(now - self._since, 1e-9)
+        line: dict[str, float] = {
+            "step": done,
+            "loss": value,
+            "examples_per_second": (done - self._counted) * config.superbatch_size / seconds,
+            "seconds_per_step": seconds / (done - self._counted),
+            "input_stall": self._stalled / seconds,
+        }
+        if scored is not None:
+            line |= {
+                "learnability_kept": float(scored.learnability_kept),
+                "learnability_passed": float(scored.learnability_passed),
+            }
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        self._since, self._counted, self._stalled = now, done, 0.0
+        if now - self._shown > _PROGRESS_SECONDS or done == config.steps:
+            self._shown = now
+            left = (now - self._begin) / (done - self._first) * (config.steps - done)
+            kept = "" if scored is None else f", learnability kept {line['learnability_kept']:+.2f} passed {line['learnability_passed']:+.2f}"
+            log.info(
+                "step %d of %d, loss %.3f%s, %.0f examples/s, %.0f %% waiting for data, %.0f s left",
+                done, config.steps, value, kept,
+                line["examples_per_second"], 100 * line["input_stall"], left,
+            )  # fmt: skip
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()

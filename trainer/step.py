@@ -1,0 +1,130 @@
+"""One step of training: score → select → update.
+
+Enters: the learner's state and the candidates of a super-batch. Leaves: the next state, the picks, and the numbers
+worth logging. Everything is one jitted program; its parts below read in the order in which they happen.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+from schemas.selections import QUANTILE_LEVELS
+from trainer.config import DistillConfig, TrainConfig
+from trainer.losses import contrastive_loss
+from trainer.model import embed_pairs
+from trainer.selection import PairEmbeddings, Picks, SelectionConfig, pair_scores, select
+
+
+class TrainState(NamedTuple):
+    """Everything that changes from step to step."""
+
+    step: Int[Array, ""]
+    parameters: Any
+    optimiser: Any
+
+
+class Scored(NamedTuple):
+    """What the selection of one step leaves behind for the log."""
+
+    picks: Picks
+    score_quantiles: Float[Array, "levels"]  # of S_jj over the valid candidates
+    learnability_kept: Float[Array, ""]  # mean of learner nll − reference nll, nats
+    learnability_passed: Float[Array, ""]
+
+
+def optimiser(config: TrainConfig) -> optax.GradientTransformation:
+    """AdamW with linear warm-up, cosine decay and gradient clipping; matrices decay, vectors do not."""
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, config.learning_rate, config.warmup_steps, max(config.steps, config.warmup_steps + 1)
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.scale_by_adam(b2=0.95),
+        optax.add_decayed_weights(config.weight_decay, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p)),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+def distill_step(
+    graph: Any,
+    config: DistillConfig,
+    state: TrainState,
+    image: UInt8[Array, "superbatch height width 3"],
+    tokens: Int[Array, "superbatch length"],
+    reference: PairEmbeddings,
+    valid: Bool[Array, "superbatch"],
+) -> tuple[TrainState, Float[Array, ""], Scored]:
+    """Scores the candidates, selects a sub-batch and learns from it; returns (state, loss, what was selected)."""
+    learner = _score(graph, state.parameters, image, tokens, config.scoring_batch)
+    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    picks = select(key, learner, reference, config.selection, valid=valid)
+    scored = _describe(learner, reference, config.selection, picks, valid)
+    state, loss = _update(graph, config, state, image[picks.index], tokens[picks.index])
+    return state, loss, scored
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+def uniform_step(
+    graph: Any,
+    config: TrainConfig,
+    state: TrainState,
+    image: UInt8[Array, "batch height width 3"],
+    tokens: Int[Array, "batch length"],
+) -> tuple[TrainState, Float[Array, ""]]:
+    """Learns from every example of a batch; returns (state, loss)."""
+    return _update(graph, config, state, image, tokens)
+
+
+def _score(graph: Any, parameters: Any, image: Array, tokens: Array, batch: int) -> PairEmbeddings:
+    """Embeds the whole super-batch, `batch` candidates at a time, so that activations stay small."""
+    candidates = image.shape[0]
+    batch = min(batch, candidates)
+    padding = -candidates % batch  # the last batch is filled up with zeros, and cut off again
+
+    def in_batches(array: Array) -> Array:
+        padded = jnp.pad(array, [(0, padding)] + [(0, 0)] * (array.ndim - 1))
+        return padded.reshape(-1, batch, *array.shape[1:])
+
+    pairs = jax.lax.map(
+        lambda piece: embed_pairs(graph, parameters, *piece), (in_batches(image), in_batches(tokens))
+    )
+    flat = [a.reshape(-1, a.shape[-1])[:candidates] for a in (pairs.image, pairs.text)]
+    return PairEmbeddings(*flat, pairs.scale[0], pairs.bias[0])
+
+
+def _update(graph: Any, config: TrainConfig, state: TrainState, image: Array, tokens: Array):
+    def loss_of(parameters: Any) -> Float[Array, ""]:
+        return contrastive_loss(embed_pairs(graph, parameters, image, tokens), config.loss)
+
+    loss, gradients = jax.value_and_grad(loss_of)(state.parameters)
+    updates, moments = optimiser(config).update(gradients, state.optimiser, state.parameters)
+    parameters = optax.apply_updates(state.parameters, updates)
+    return TrainState(state.step + 1, parameters, moments), loss
+
+
+def _describe(
+    learner: PairEmbeddings, reference: PairEmbeddings, config: SelectionConfig, picks: Picks, valid: Array
+) -> Scored:
+    own, nll_learner, nll_reference = pair_scores(learner, reference, config)
+    kept = jnp.zeros(valid.shape, bool).at[picks.index].set(True)
+    learnability = nll_learner - nll_reference
+    levels = jnp.asarray(QUANTILE_LEVELS, own.dtype)
+    return Scored(
+        picks=picks,
+        score_quantiles=jnp.nanquantile(jnp.where(valid, own, jnp.nan), levels),
+        learnability_kept=jnp.mean(learnability, where=kept),
+        learnability_passed=jnp.mean(learnability, where=valid & ~kept),
+    )
+
+
+def initial_state(graph_and_parameters: tuple[Any, Any], config: TrainConfig) -> TrainState:
+    """Returns the state before the first step."""
+    _, parameters = graph_and_parameters
+    return TrainState(jnp.zeros((), jnp.int32), parameters, optimiser(config).init(parameters))
+
+
