@@ -110,7 +110,7 @@ class ShardEmbedder(ModelHandler[ShardTask, ShardResult, models.Model]):
     """Loads the reference once for a worker; embeds and commits one shard at a time."""
 
     def __init__(self, config: EmbedConfig):
-        super().__init__(min_batch_size=1, max_batch_size=1, large_model=True)
+        super().__init__(min_batch_size=1, max_batch_size=1)
         self._config = config
 
     def load_model(self) -> models.Model:

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from schemas.identity import normalise_text
 from schemas.rejections import Reason
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # a JPEG of several frames opens as MPO
 _LOSSY = ("JPEG", "MPO", "WEBP")
 _EXIF_ORIENTATION = 0x0112
 _JPEG_OPTIONS: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}

@@ -13,6 +13,18 @@ from trainer.selection import Criterion, Loss, SelectionConfig
 
 
 @dataclass(frozen=True, kw_only=True)
+class Optimisation:
+    """What an update depends on beside its data: the static part of a jitted step. Runs that agree share a program."""
+
+    loss: Loss
+    steps: int
+    learning_rate: float
+    warmup_steps: int
+    weight_decay: float
+    clip_norm: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Train two towers on every example of a corpus alike: a reference, or a downstream model."""
 
@@ -85,6 +97,18 @@ class TrainConfig:
     def superbatch_size(self) -> int:
         """B, the candidates of a step; without selection, the batch itself."""
         return self.batch_size
+
+    @property
+    def optimisation(self) -> Optimisation:
+        """The settings of an update."""
+        return Optimisation(
+            loss=self.loss,
+            steps=self.steps,
+            learning_rate=self.learning_rate,
+            warmup_steps=self.warmup_steps,
+            weight_decay=self.weight_decay,
+            clip_norm=self.clip_norm,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,7 +69,7 @@ def run(config: TrainConfig) -> manifests.Manifest:
         reference=None if reference is None else _cached(config, reference),
     )
     graph, parameters = architecture.build(config.seed)
-    state = _steps(config, graph, initial_state((graph, parameters), config), loader, parents)
+    state = _steps(config, graph, initial_state(parameters, config.optimisation), loader, parents)
     return _complete(config, architecture, state, tokens, parents)
 
 
@@ -99,7 +99,7 @@ def _steps(
                 state, loss, scored = _distill(config, graph, state, loader, candidates, step)
                 selections.add(step, candidates, scored)
             else:
-                state, loss = uniform_step(graph, config, state, candidates["image"], candidates["tokens"])
+                state, loss = uniform_step(graph, config.optimisation, state, candidates["image"], candidates["tokens"])
                 scored = None
             metrics.add(step, loss, scored)
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
@@ -132,8 +132,9 @@ def _distill(
         jnp.float32(info.bias),
     )
     state, loss, scored = distill_step(
-        graph, config, state, candidates["image"], candidates["tokens"], reference, candidates["valid"]
-    )
+        graph, config.optimisation, config.selection, config.scoring_batch, state, jax.random.key(config.seed),
+        candidates["image"], candidates["tokens"], reference, candidates["valid"],
+    )  # fmt: skip
     scored = jax.device_get(scored)
     if not np.isfinite(scored.score_quantiles).all():
         raise DataError(

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from schemas.selections import QUANTILE_LEVELS
-from trainer.config import DistillConfig, TrainConfig
+from trainer.config import Optimisation
 from trainer.losses import contrastive_loss
 from trainer.model import embed_pairs
 from trainer.selection import PairEmbeddings, Picks, SelectionConfig, pair_scores, select
@@ -36,7 +36,7 @@ class Scored(NamedTuple):
     learnability_passed: Float[Array, ""]
 
 
-def optimiser(config: TrainConfig) -> optax.GradientTransformation:
+def optimiser(config: Optimisation) -> optax.GradientTransformation:
     """AdamW with linear warm-up, cosine decay and gradient clipping; matrices decay, vectors do not."""
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, config.warmup_steps, max(config.steps, config.warmup_steps + 1)
@@ -49,21 +49,26 @@ def optimiser(config: TrainConfig) -> optax.GradientTransformation:
     )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=4)
 def distill_step(
     graph: Any,
-    config: DistillConfig,
+    config: Optimisation,
+    selection: SelectionConfig,
+    scoring_batch: int,
     state: TrainState,
+    key: PRNGKeyArray,
     image: UInt8[Array, "superbatch height width 3"],
     tokens: Int[Array, "superbatch length"],
     reference: PairEmbeddings,
     valid: Bool[Array, "superbatch"],
 ) -> tuple[TrainState, Float[Array, ""], Scored]:
-    """Scores the candidates, selects a sub-batch and learns from it; returns (state, loss, what was selected)."""
-    learner = _score(graph, state.parameters, image, tokens, config.scoring_batch)
-    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-    picks = select(key, learner, reference, config.selection, valid=valid)
-    scored = _describe(learner, reference, config.selection, picks, valid)
+    """Scores the candidates, selects a sub-batch and learns from it; returns (state, loss, what was selected).
+
+    The key is the run's; the noise of a step is drawn from `fold_in(key, step)`.
+    """
+    learner = _score(graph, state.parameters, image, tokens, scoring_batch)
+    picks = select(jax.random.fold_in(key, state.step), learner, reference, selection, valid=valid)
+    scored = _describe(learner, reference, selection, picks, valid)
     state, loss = _update(graph, config, state, image[picks.index], tokens[picks.index])
     return state, loss, scored
 
@@ -71,7 +76,7 @@ def distill_step(
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
 def uniform_step(
     graph: Any,
-    config: TrainConfig,
+    config: Optimisation,
     state: TrainState,
     image: UInt8[Array, "batch height width 3"],
     tokens: Int[Array, "batch length"],
@@ -97,7 +102,7 @@ def _score(graph: Any, parameters: Any, image: Array, tokens: Array, batch: int)
     return PairEmbeddings(*flat, pairs.scale[0], pairs.bias[0])
 
 
-def _update(graph: Any, config: TrainConfig, state: TrainState, image: Array, tokens: Array):
+def _update(graph: Any, config: Optimisation, state: TrainState, image: Array, tokens: Array):
     def loss_of(parameters: Any) -> Float[Array, ""]:
         return contrastive_loss(embed_pairs(graph, parameters, image, tokens), config.loss)
 
@@ -122,9 +127,8 @@ def _describe(
     )
 
 
-def initial_state(graph_and_parameters: tuple[Any, Any], config: TrainConfig) -> TrainState:
+def initial_state(parameters: Any, config: Optimisation) -> TrainState:
     """Returns the state before the first step."""
-    _, parameters = graph_and_parameters
     return TrainState(jnp.zeros((), jnp.int32), parameters, optimiser(config).init(parameters))
 
 

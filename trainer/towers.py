@@ -14,6 +14,10 @@ from schemas.errors import ConfigError
 from trainer.presets import Encoder, Preset
 
 _LAYER_NORM_EPSILON = 1e-6
+# One object each, so that two builds of a model have equal graph definitions and share a compiled step.
+_XAVIER = nnx.initializers.xavier_uniform()
+_LECUN = nnx.initializers.lecun_normal()
+_TINY_BIAS = nnx.initializers.normal(1e-6)
 _INITIAL_SCALE = 10.0
 _INITIAL_BIAS = -10.0
 
@@ -22,9 +26,8 @@ class Mlp(nnx.Module):
     """Two linear maps with a GELU between."""
 
     def __init__(self, width: int, hidden: int, *, rngs: nnx.Rngs):
-        initialise = {"kernel_init": nnx.initializers.xavier_uniform(), "bias_init": nnx.initializers.normal(1e-6)}
-        self.up = nnx.Linear(width, hidden, rngs=rngs, **initialise)
-        self.down = nnx.Linear(hidden, width, rngs=rngs, **initialise)
+        self.up = nnx.Linear(width, hidden, kernel_init=_XAVIER, bias_init=_TINY_BIAS, rngs=rngs)
+        self.down = nnx.Linear(hidden, width, kernel_init=_XAVIER, bias_init=_TINY_BIAS, rngs=rngs)
 
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
         return self.down(jax.nn.gelu(self.up(x), approximate=True))
@@ -32,7 +35,7 @@ class Mlp(nnx.Module):
 
 def _attention(width: int, heads: int, rngs: nnx.Rngs) -> nnx.MultiHeadAttention:
     return nnx.MultiHeadAttention(
-        num_heads=heads, in_features=width, kernel_init=nnx.initializers.xavier_uniform(), decode=False, rngs=rngs
+        num_heads=heads, in_features=width, kernel_init=_XAVIER, decode=False, rngs=rngs
     )
 
 
@@ -67,7 +70,7 @@ class AttentionPool(nnx.Module):
     """The MAP head: one learned query attends to all tokens, then a residual MLP."""
 
     def __init__(self, encoder: Encoder, *, rngs: nnx.Rngs):
-        self.probe = nnx.Param(nnx.initializers.xavier_uniform()(rngs.params(), (1, encoder.width))[None])
+        self.probe = nnx.Param(_XAVIER(rngs.params(), (1, encoder.width))[None])
         self.attention = _attention(encoder.width, encoder.heads, rngs)
         self.norm = nnx.LayerNorm(encoder.width, epsilon=_LAYER_NORM_EPSILON, rngs=rngs)
         self.mlp = Mlp(encoder.width, encoder.mlp, rngs=rngs)
@@ -89,13 +92,13 @@ class ImageTower(nnx.Module):
         width, patch = preset.image.width, preset.patch_size
         self.patch_size = patch
         self.patches = nnx.Linear(
-            patch * patch * 3, width, kernel_init=nnx.initializers.lecun_normal(), rngs=rngs
+            patch * patch * 3, width, kernel_init=_LECUN, rngs=rngs
         )  # a convolution with stride = kernel, as one matrix product
         tokens = (resolution // patch) ** 2
         self.positions = nnx.Param(nnx.initializers.normal(1 / np.sqrt(width))(rngs.params(), (1, tokens, width)))
         self.encoder = Transformer(preset.image, rngs=rngs)
         self.pool = AttentionPool(preset.image, rngs=rngs)
-        self.head = nnx.Linear(width, preset.embedding, kernel_init=nnx.initializers.lecun_normal(), rngs=rngs)
+        self.head = nnx.Linear(width, preset.embedding, kernel_init=_LECUN, rngs=rngs)
 
     def __call__(self, images: UInt8[Array, "batch height width 3"]) -> Float[Array, "batch embedding"]:
         batch, height, width, _ = images.shape
@@ -111,12 +114,10 @@ class TextTower(nnx.Module):
 
     def __init__(self, preset: Preset, vocabulary: int, *, rngs: nnx.Rngs):
         width = preset.text.width
-        self.tokens = nnx.Embed(
-            vocabulary, width, embedding_init=nnx.initializers.normal(1 / np.sqrt(width)), rngs=rngs
-        )
+        self.tokens = nnx.Embed(vocabulary, width, rngs=rngs)  # normal, standard deviation 1/√width
         self.positions = nnx.Param(nnx.initializers.normal(0.01)(rngs.params(), (1, preset.text_length, width)))
         self.encoder = Transformer(preset.text, rngs=rngs)
-        self.head = nnx.Linear(width, preset.embedding, kernel_init=nnx.initializers.lecun_normal(), rngs=rngs)
+        self.head = nnx.Linear(width, preset.embedding, kernel_init=_LECUN, rngs=rngs)
 
     def __call__(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch embedding"]:
         x = self.encoder(self.tokens(tokens) + self.positions[...])
