@@ -16,6 +16,7 @@ from typing import Literal
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+from apache_beam.pvalue import AsList
 
 from beam_pipelines import job, policies
 from beam_pipelines.completion import ShardResult, complete_dataset
@@ -150,13 +151,11 @@ def build(
         _ = (
             pipeline
             | f"Begin {output.label} completion" >> beam.Create([output])
-            | f"Write {output.label} metadata and manifest" >> beam.Map(complete, beam.pvalue.AsList(written))
+            | f"Write {output.label} metadata and manifest" >> beam.Map(complete, AsList(written))
         )
 
 
-def write_shard(
-    plan: ShardPlan, output: Output, directory: str, corpus_shards: list[manifests.Shard]
-) -> ShardResult:
+def write_shard(plan: ShardPlan, output: Output, directory: str, corpus_shards: list[manifests.Shard]) -> ShardResult:
     """Writes one shard of a dataset, or takes up the one that an earlier attempt committed."""
     path = storage.as_path(output.directory) / shards.shard_name(output.dataset, plan.index, output.shards)
     if path.exists():
@@ -171,12 +170,17 @@ def complete(output: Output, written: list[ShardResult]) -> manifests.Manifest:
     """The last step: counts, TFDS metadata, the manifest."""
     curated = isinstance(output.config, CurateConfig)
     over = output.picked_rows - output.rows
-    passed = {rejections.Reason.NOT_PICKED: output.corpus_rows - output.picked_rows, rejections.Reason.OVER_BUDGET: over}
+    passed = {
+        rejections.Reason.NOT_PICKED: output.corpus_rows - output.picked_rows,
+        rejections.Reason.OVER_BUDGET: over,
+    }
+    rejected = {reason: rows for reason, rows in passed.items() if rows}
+    counts = manifests.Counts(read=output.corpus_rows, kept=output.rows, rejected=rejected)
     return complete_dataset(
         output.directory, output.dataset, written,
         row_kind="curated" if curated else "corpus", expected_shards=output.shards,
         kind="corpus", name=output.name, version=output.version, config=output.config, parents=output.parents,
-        counts=manifests.Counts(read=output.corpus_rows, kept=output.rows, rejected={r: n for r, n in passed.items() if n}),
+        counts=counts,
     )  # fmt: skip
 
 
@@ -280,7 +284,9 @@ def lay_out(chosen: pa.Table, count: int, seed: int) -> list[ShardPlan]:
     for index in range(count):
         mine = [row for row in rows if shard_of(keyed_order(row["uid"], seed), count) == index]
         if not mine:
-            raise ConfigError(f"--shards is {count}, and shard {index} would be empty: {len(rows)} rows are too few for so many")
+            raise ConfigError(
+                f"--shards is {count}, and shard {index} would be empty: {len(rows)} rows are too few for so many"
+            )
         selected = None
         if "visits" in chosen.column_names:
             selected = [
@@ -313,4 +319,6 @@ def _rows(corpus: shards.DatasetReader, plan: ShardPlan) -> Iterator[bytes]:
 
 def _uids(directory: str, corpus: manifests.Manifest) -> list[str]:
     root = storage.as_path(directory)
-    return [records.record_uid(row) for shard in corpus.shards for row in shards.read_all(root / shard.name, shard.rows)]
+    return [
+        records.record_uid(row) for shard in corpus.shards for row in shards.read_all(root / shard.name, shard.rows)
+    ]

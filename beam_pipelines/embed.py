@@ -15,6 +15,7 @@ from typing import Any, Literal
 import apache_beam as beam
 import numpy as np
 from apache_beam.ml.inference.base import ModelHandler, RunInference
+from apache_beam.pvalue import AsList
 
 from beam_pipelines import job
 from beam_pipelines.completion import ShardResult, complete_dataset
@@ -102,7 +103,7 @@ def build(
     _ = (
         pipeline
         | "Begin completion" >> beam.Create([config])
-        | "Write metadata and manifest" >> beam.Map(complete, beam.pvalue.AsList(embedded), corpus, parents)
+        | "Write metadata and manifest" >> beam.Map(complete, AsList(embedded), corpus, parents)
     )
 
 
@@ -161,7 +162,7 @@ def _embed_rows(
                 except OSError as error:
                     failed.append(_failure(example, task, first + place, str(error)))
             image, text = model.embed(pixels, tokens)
-            finite = np.isfinite(image).all(-1) & np.isfinite(text).all(-1)
+            finite = np.isfinite(image.sum(axis=1) + text.sum(axis=1))
             for place, example in enumerate(examples):
                 valid = bool(decoded[place] and finite[place])
                 if decoded[place] and not valid:
@@ -221,4 +222,3 @@ def _result(task: ShardTask, shard: manifests.Shard, model: models.Model, invali
 def _failure(example: records.Example, task: ShardTask, row: int, detail: str) -> rejections.Rejection:
     source = f"{task.shard.name}[{row}] {example.uid}"
     return rejections.Rejection(source=source, stage=STAGE, reason=rejections.Reason.NOT_EMBEDDED, detail=detail)
-

@@ -18,6 +18,7 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
+from apache_beam.pvalue import AsList, TaggedOutput
 
 from beam_pipelines import job, normalise, sources
 from beam_pipelines.completion import ShardResult, complete_dataset
@@ -138,7 +139,8 @@ def build(pipeline: beam.Pipeline, config: IngestConfig, tasks: list[sources.Tas
         | "Key by uid" >> beam.Map(lambda key: (key.uid, key))
         | "Group by uid" >> beam.GroupByKey()
         | "Drop exact duplicates" >> beam.MapTuple(lambda _, keys: first_of(keys))
-        | "Choose shard" >> beam.Map(lambda kept: (shard_of(keyed_order(kept.key.uid, config.seed), config.shards), kept))
+        | "Choose shard"
+        >> beam.Map(lambda kept: (shard_of(keyed_order(kept.key.uid, config.seed), config.shards), kept))
     )
     every_shard = pipeline | "List shards" >> beam.Create([(index, None) for index in range(config.shards)])
     written = (
@@ -149,8 +151,7 @@ def build(pipeline: beam.Pipeline, config: IngestConfig, tasks: list[sources.Tas
     _ = (
         pipeline
         | "Begin completion" >> beam.Create([config])
-        | "Write metadata and manifest"
-        >> beam.Map(complete, beam.pvalue.AsList(written), beam.pvalue.AsList(spooled[SpoolPairs.TALLIES]))
+        | "Write metadata and manifest" >> beam.Map(complete, AsList(written), AsList(spooled[SpoolPairs.TALLIES]))
     )
 
 
@@ -171,7 +172,7 @@ class SpoolPairs(beam.DoFn):
     def process(self, task: sources.Task) -> Iterator[Any]:
         """Emits a `Key` for every spooled row, and a `Spooled` tally."""
         tally, uids = spool_task(self._config, task)
-        yield beam.pvalue.TaggedOutput(self.TALLIES, tally)
+        yield TaggedOutput(self.TALLIES, tally)
         for row, uid in enumerate(uids):
             yield Key(uid, task.index, row)
 
@@ -193,7 +194,7 @@ def spool_task(config: IngestConfig, task: sources.Task) -> tuple[Spooled, list[
             read += 1
             try:
                 example = normalise_pair(raw, config)
-            except normalise.Rejected as error:
+            except normalise.RejectedError as error:
                 rejected.append(
                     rejections.Rejection(source=raw.source, stage=STAGE, reason=error.reason, detail=error.detail)
                 )
@@ -218,10 +219,10 @@ def normalise_pair(raw: sources.RawPair, config: IngestConfig) -> records.Exampl
     """Returns the example to store.
 
     Raises:
-      normalise.Rejected: with the reason.
+      normalise.RejectedError: with the reason.
     """
     if raw.problem is not None:
-        raise normalise.Rejected(raw.problem, raw.detail)
+        raise normalise.RejectedError(raw.problem, raw.detail)
     text = normalise.normalise_caption(raw.text, config.max_text_characters)
     stored = normalise.normalise_image(raw.image, config.max_pixels)
     return records.Example(
@@ -245,7 +246,9 @@ def write_shard(config: IngestConfig, index: int, kept: Iterable[KeptKey]) -> Sh
     """
     ordered = sorted(kept, key=lambda k: (keyed_order(k.key.uid, config.seed), k.key.uid))
     if not ordered:
-        raise ConfigError(f"--shards is {config.shards}, and shard {index} would be empty: the corpus is too small for so many")
+        raise ConfigError(
+            f"--shards is {config.shards}, and shard {index} would be empty: the corpus is too small for so many"
+        )
     path = storage.as_path(config.output) / shards.shard_name(config.dataset, index, config.shards)
     duplicates = sum(k.copies - 1 for k in ordered)
     if path.exists():

@@ -29,7 +29,7 @@ def parse_options(flags: list[str]) -> PipelineOptions:
     Raises:
       ConfigError: a flag that neither the job nor Beam knows, or a value Beam refuses.
     """
-    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser: Any = _Parser(add_help=False, allow_abbrev=False)
     for options in (PipelineOptions, *_subclasses(PipelineOptions)):
         if "_add_argparse_args" in options.__dict__:
             options._add_argparse_args(parser)

@@ -25,7 +25,7 @@ _EXIF_ORIENTATION = 0x0112
 _JPEG_OPTIONS: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}
 
 
-class Rejected(Exception):
+class RejectedError(Exception):
     """The pair is not stored; carries the reason and what the decoder said."""
 
     def __init__(self, reason: Reason, detail: str = ""):
@@ -47,17 +47,17 @@ def normalise_caption(text: str, max_characters: int) -> str:
     """Returns the text to store: NFC, without surrounding space.
 
     Raises:
-      Rejected: empty, too long, or not encodable as UTF-8 (lone surrogates).
+      RejectedError: empty, too long, or not encodable as UTF-8 (lone surrogates).
     """
     if len(text) > max_characters:
-        raise Rejected(Reason.TEXT_TOO_LONG, f"{len(text)} characters, {max_characters} allowed")
+        raise RejectedError(Reason.TEXT_TOO_LONG, f"{len(text)} characters, {max_characters} allowed")
     try:
         stored = normalise_text(text).strip()
         stored.encode()
     except UnicodeEncodeError as error:
-        raise Rejected(Reason.INVALID_TEXT, str(error)) from None
+        raise RejectedError(Reason.INVALID_TEXT, str(error)) from None
     if not stored:
-        raise Rejected(Reason.EMPTY_TEXT)
+        raise RejectedError(Reason.EMPTY_TEXT)
     return stored
 
 
@@ -65,29 +65,29 @@ def normalise_image(image: bytes, max_pixels: int) -> StoredImage:
     """Returns the image to store.
 
     Raises:
-      Rejected: not an image of a known format, truncated, undecodable, or of more than `max_pixels`.
+      RejectedError: not an image of a known format, truncated, undecodable, or of more than `max_pixels`.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns about odd metadata that does not matter here
         try:
             opened = Image.open(io.BytesIO(image), formats=_FORMATS)
         except Image.UnidentifiedImageError:
-            raise Rejected(Reason.NOT_AN_IMAGE, f"{len(image)} bytes, first {image[:8].hex()}") from None
+            raise RejectedError(Reason.NOT_AN_IMAGE, f"{len(image)} bytes, first {image[:8].hex()}") from None
         except Image.DecompressionBombError as error:
-            raise Rejected(Reason.TOO_MANY_PIXELS, str(error)) from None
+            raise RejectedError(Reason.TOO_MANY_PIXELS, str(error)) from None
         except _DECODER_ERRORS as error:
-            raise Rejected(Reason.UNDECODABLE_IMAGE, f"{type(error).__name__}: {error}") from None
+            raise RejectedError(Reason.UNDECODABLE_IMAGE, f"{type(error).__name__}: {error}") from None
         with opened:
             # From the header, before anything is decoded: a few bytes can promise gigapixels.
             if opened.width * opened.height > max_pixels:
                 detail = f"{opened.width}×{opened.height} pixels, {max_pixels} allowed"
-                raise Rejected(Reason.TOO_MANY_PIXELS, detail)
+                raise RejectedError(Reason.TOO_MANY_PIXELS, detail)
             try:
                 return _store(opened, image)
             except _DECODER_ERRORS as error:
                 truncated = "truncated" in str(error).lower() or isinstance(error, EOFError)
                 reason = Reason.TRUNCATED_IMAGE if truncated else Reason.UNDECODABLE_IMAGE
-                raise Rejected(reason, f"{type(error).__name__}: {error}") from None
+                raise RejectedError(reason, f"{type(error).__name__}: {error}") from None
 
 
 # What Pillow's parsers are known to raise on damaged files.

@@ -95,9 +95,9 @@ def _check_files(path: str, manifest: manifests.Manifest) -> Iterator[str]:
 
 def _check_counts(manifest: manifests.Manifest) -> Iterator[str]:
     if manifest.kind == "corpus" and manifest.counts.kept != manifest.rows:
-        yield f"{manifests.FILE_NAME}: counts say {manifest.counts.kept} rows were kept, the shards have {manifest.rows}"
+        yield f"{manifests.FILE_NAME}: counts say {manifest.counts.kept} rows were kept, shards have {manifest.rows}"
     if manifest.kind == "embeddings" and manifest.counts.read != manifest.rows:
-        yield f"{manifests.FILE_NAME}: counts say {manifest.counts.read} rows were read, the shards have {manifest.rows}"
+        yield f"{manifests.FILE_NAME}: counts say {manifest.counts.read} rows were read, shards have {manifest.rows}"
 
 
 def _check_parents(manifest: manifests.Manifest) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Makes clean image-text pairs web-like, deterministically, and keeps the truth aside for scoring alone.
 
-Enters: clean pairs. Leaves: a stream of files and captions with mismatched captions, boilerplate, exact duplicates and
-broken files in stated shares, and for every stored pair's uid what it really is. Nothing that a job reads holds the truth.
+Enters: clean pairs. Leaves: files and captions with mismatched captions, boilerplate, exact duplicates and broken
+files in stated shares, and for every stored pair's uid what it really is. Nothing that a job reads holds the truth.
 """
 
 import json
@@ -27,7 +27,7 @@ class Truth(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A picture and one text. Pairs of a `family` show variants of one thing and are never mismatched with each other."""
+    """A picture and one text. Pairs of a `family` show variants of one thing; they never get each other's captions."""
 
     family: str
     image: bytes
@@ -108,7 +108,7 @@ def write_folder(directory: Path, pairs: Sequence[Pair], seed: int) -> None:
 
 
 def write_truth(path: Path, pool: Sequence[NoisyPair]) -> None:
-    """Writes {uid: truth} for every pair that a corpus can hold. Images must be of a kind that ingest stores as read."""
+    """Writes {uid: truth} for every pair that a corpus can hold; the images must be such as ingest stores as read."""
     truth: dict[str, Truth] = {}
     for noisy in pool:
         if noisy.truth is not None:

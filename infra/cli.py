@@ -85,7 +85,9 @@ def _beam_job(name: str, arguments: list[str], config_name: str) -> int:
         return_unknown_args=True,
     )
     manifest = module.run(config, list(unknown))
-    print("submitted: the job goes on without this command" if manifest is None else job.summary(config.output, manifest))
+    print(
+        "submitted: the job goes on without this command" if manifest is None else job.summary(config.output, manifest)
+    )
     return 0
 
 

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-
 from beam_pipelines import curate, embed, ingest
 from schemas import manifest as manifests
 from schemas import storage
@@ -158,7 +157,11 @@ def _one_round(settings: Round, number: int, pool: str, reference_corpus: str, e
     suffix = f" (round {number})" if settings.rounds > 1 else ""
     common = {"version": settings.version}
     train = TrainConfig(
-        corpus=reference_corpus, workdir=reference, name=f"{settings.name}_reference", **common, **_of(settings, "train")
+        corpus=reference_corpus,
+        workdir=reference,
+        name=f"{settings.name}_reference",
+        **common,
+        **_of(settings, "train"),
     )
     cache = embed.EmbedConfig(
         corpus=pool, reference=reference, output=embeddings, name=settings.name, **common, **_of(settings, "embed")
@@ -205,7 +208,11 @@ def _downstream(
 
 def _ingest(settings: Round, role: str, source: str, output: str) -> Stage:
     config = ingest.IngestConfig(
-        source=source, name=f"{settings.name}_{role}", output=output, version=settings.version, **_of(settings, "ingest")
+        source=source,
+        name=f"{settings.name}_{role}",
+        output=output,
+        version=settings.version,
+        **_of(settings, "ingest"),
     )
     return Stage(f"ingest {role}", output, lambda: ingest.run(config, []))
 

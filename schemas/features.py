@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from schemas import storage
 from schemas.manifest import DatasetInfo, Shard
 
 RowKind = Literal["corpus", "curated", "embeddings"]
@@ -54,7 +55,7 @@ def write_metadata(directory: str, dataset: DatasetInfo, kind: RowKind, shards: 
         shard_lengths=[shard.rows for shard in shards],
         num_bytes=sum(shard.bytes for shard in shards),
         filename_template=tfds.core.ShardedFileTemplate(
-            data_dir=directory,
+            data_dir=storage.as_path(directory),  # type: ignore[arg-type]
             dataset_name=dataset.name,
             split=dataset.split,
             filetype_suffix="array_record",

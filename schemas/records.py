@@ -180,7 +180,7 @@ def _numpy_dtype(name: str) -> np.dtype:
 def _example_class() -> Any:
     from tensorflow_datasets.proto import tf_example_pb2
 
-    return tf_example_pb2.Example
+    return tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _serialize(fields: dict[str, Any]) -> bytes:

@@ -19,7 +19,7 @@ from typing import cast
 
 # epath would otherwise reach gs:// through TensorFlow, which takes half a minute to import.
 os.environ.setdefault("EPATH_USE_TF", "false")
-from etils import epath  # noqa: E402
+from etils import epath
 
 _CHUNK = 1 << 20
 TEMPORARY_PREFIX = ".tmp-"

@@ -84,9 +84,7 @@ class TrainConfig:
         if not self.learning_rate > 0:
             raise ConfigError(f"learning_rate is {self.learning_rate}; it must be positive")
         if not 0 <= self.warmup_steps <= self.steps:
-            raise ConfigError(
-                f"warmup_steps is {self.warmup_steps}; it must lie between 0 and steps ({self.steps})"
-            )
+            raise ConfigError(f"warmup_steps is {self.warmup_steps}; it must lie between 0 and steps ({self.steps})")
         if self.superbatch_size % self.block_size:
             raise ConfigError(
                 f"block_size is {self.block_size} and {self.superbatch_size} candidates a step are read in whole "

@@ -10,9 +10,9 @@ block 0, and no candidate may stand twice in a super-batch.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import grain.python as grain
 import numpy as np
@@ -24,8 +24,8 @@ from trainer.decode import decode_image
 from trainer.tokenizer import Tokenizer
 
 
-class Candidates(TypedDict, total=False):
-    """The candidates of one step, on the host. The two last are there when embeddings are read too."""
+class Candidates(TypedDict):
+    """The candidates of one step, on the host. The two last are absent where no embeddings are read."""
 
     image: np.ndarray  # uint8 [B, resolution, resolution, 3]
     tokens: np.ndarray  # int32 [B, length]
@@ -33,8 +33,8 @@ class Candidates(TypedDict, total=False):
     row: np.ndarray  # int64 [B], global rows of the corpus
     uid: np.ndarray  # str [B]
     block: np.ndarray  # int64 [blocks of a step]
-    reference_image: np.ndarray  # float32 [B, d*], unit norm
-    reference_text: np.ndarray  # float32 [B, d*], unit norm
+    reference_image: NotRequired[np.ndarray]  # float32 [B, d*], unit norm
+    reference_text: NotRequired[np.ndarray]  # float32 [B, d*], unit norm
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,11 @@ class BlockLoader:
     reference: CachedReference | None = None
 
     def __call__(self, k: int) -> Candidates:
+        """Returns the candidates of one block.
+
+        Raises:
+          IntegrityError: a row is not what its embedding, or ingest's check, says.
+        """
         step, place = divmod(int(k), self.blocks.per_step)
         block = int(self.blocks.of_step(step)[place])
         rows, own = self.blocks.rows_of(block)
@@ -136,7 +141,8 @@ class BlockLoader:
         )
         if self.reference is not None:
             image, text, valid = self.reference.read(rows.tolist(), [e.uid for e in examples])
-            candidates |= Candidates(reference_image=image, reference_text=text, valid=own & valid)
+            candidates["reference_image"], candidates["reference_text"] = image, text
+            candidates["valid"] = own & valid
         return candidates
 
     def _decode(self, row: int, image: bytes) -> np.ndarray:
@@ -158,5 +164,5 @@ def iterate(loader: BlockLoader, first_step: int, last_step: int, workers: int) 
     return iter(steps)
 
 
-def _concatenate(parts: list[Candidates]) -> Candidates:
+def _concatenate(parts: Sequence[Candidates]) -> Candidates:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}  # type: ignore[return-value]

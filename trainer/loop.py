@@ -120,9 +120,9 @@ def _distill(
     if usable < config.batch_size:
         raise DataError(
             f"step {step}: {usable} of {len(candidates['valid'])} candidates have valid embeddings and "
-            f"{config.batch_size} picks are wanted: raise filter_ratio, or look at the rejections of {config.embeddings}"
+            f"{config.batch_size} picks are wanted: raise filter_ratio, or see the rejections of {config.embeddings}"
         )
-    if loader.reference is None:
+    if loader.reference is None or "reference_image" not in candidates or "reference_text" not in candidates:
         raise IntegrityError("distill reads a reference's embeddings, and its loader has none")
     info = loader.reference.info
     reference = PairEmbeddings(
@@ -187,9 +187,7 @@ def _finished(config: TrainConfig, parents: list[manifests.Parent]) -> manifests
     if not manifests.exists(config.workdir):
         return None
     manifest = manifests.read(config.workdir, kind="model")
-    manifests.refuse_other_config(
-        config.workdir, manifest.config, config, manifests.content_fields(config)
-    )
+    manifests.refuse_other_config(config.workdir, manifest.config, config, manifests.content_fields(config))
     _refuse_other_parents(config.workdir, [p.model_dump() for p in manifest.parents], parents)
     return manifest
 
@@ -234,7 +232,9 @@ def _tokenizer(
         found = tokenizer.load(str(cached), preset.text_length)
     else:
         log.info("training a tokenizer on the texts of %s", config.corpus)
-        found = tokenizer.train(_texts(config.corpus, corpus), config.vocabulary or preset.vocabulary, preset.text_length)
+        found = tokenizer.train(
+            _texts(config.corpus, corpus), config.vocabulary or preset.vocabulary, preset.text_length
+        )
     own.parent.mkdir(parents=True, exist_ok=True)
     storage.replace(own, found.model)
     return found
@@ -323,7 +323,11 @@ class _Metrics:
         if now - self._shown > _PROGRESS_SECONDS or done == config.steps:
             self._shown = now
             left = (now - self._begin) / (done - self._first) * (config.steps - done)
-            kept = "" if scored is None else f", learnability kept {line['learnability_kept']:+.2f} passed {line['learnability_passed']:+.2f}"
+            kept = (
+                ""
+                if scored is None
+                else f", learnability kept {line['learnability_kept']:+.2f} passed {line['learnability_passed']:+.2f}"
+            )
             log.info(
                 "step %d of %d, loss %.3f%s, %.0f examples/s, %.0f %% waiting for data, %.0f s left",
                 done, config.steps, value, kept,

@@ -79,7 +79,9 @@ def load(workdir: str) -> tuple[Model, manifests.Manifest]:
       IntegrityError: the parameters are not those the manifest names.
     """
     if workdir.endswith(".npz"):
-        raise ConfigError(f"{workdir}: big_vision .npz checkpoints cannot be read yet; give a workdir of `superbatch train`")
+        raise ConfigError(
+            f"{workdir}: big_vision .npz checkpoints cannot be read yet; give a workdir of `superbatch train`"
+        )
     manifest = manifests.read(workdir, kind="model")
     info = manifest.model
     if info is None:

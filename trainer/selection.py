@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from schemas.errors import ConfigError, DataError
@@ -48,7 +49,9 @@ class PairEmbeddings(NamedTuple):
     bias: Float[Array, ""]
 
 
-class Picks(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Picks:
     """The sub-batch in drawing order: chunk by chunk, descending, ties to the lower index."""
 
     index: Int[Array, "subbatch"]
@@ -268,7 +271,7 @@ def _check_shapes(learner, reference, config, valid) -> int:
 
 def _check_values(learner, reference, valid, size: int) -> None:
     arrays = [*learner, *reference, *([] if valid is None else [valid])]
-    if any(isinstance(a, jax.core.Tracer) for a in arrays):
+    if any(isinstance(a, Tracer) for a in arrays):
         return
     mask = np.ones(np.shape(learner.image)[0], bool) if valid is None else np.asarray(valid)
     if mask.sum() < size:

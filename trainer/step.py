@@ -95,11 +95,11 @@ def _score(graph: Any, parameters: Any, image: Array, tokens: Array, batch: int)
         padded = jnp.pad(array, [(0, padding)] + [(0, 0)] * (array.ndim - 1))
         return padded.reshape(-1, batch, *array.shape[1:])
 
-    pairs = jax.lax.map(
-        lambda piece: embed_pairs(graph, parameters, *piece), (in_batches(image), in_batches(tokens))
+    pairs: PairEmbeddings = jax.lax.map(
+        lambda piece: embed_pairs(graph, parameters, piece[0], piece[1]), (in_batches(image), in_batches(tokens))
     )
-    flat = [a.reshape(-1, a.shape[-1])[:candidates] for a in (pairs.image, pairs.text)]
-    return PairEmbeddings(*flat, pairs.scale[0], pairs.bias[0])
+    image, text = (a.reshape(-1, a.shape[-1])[:candidates] for a in (pairs.image, pairs.text))
+    return PairEmbeddings(image, text, pairs.scale[0], pairs.bias[0])
 
 
 def _update(graph: Any, config: Optimisation, state: TrainState, image: Array, tokens: Array):
@@ -130,5 +130,3 @@ def _describe(
 def initial_state(parameters: Any, config: Optimisation) -> TrainState:
     """Returns the state before the first step."""
     return TrainState(jnp.zeros((), jnp.int32), parameters, optimiser(config).init(parameters))
-
-

@@ -34,9 +34,7 @@ class Mlp(nnx.Module):
 
 
 def _attention(width: int, heads: int, rngs: nnx.Rngs) -> nnx.MultiHeadAttention:
-    return nnx.MultiHeadAttention(
-        num_heads=heads, in_features=width, kernel_init=_XAVIER, decode=False, rngs=rngs
-    )
+    return nnx.MultiHeadAttention(num_heads=heads, in_features=width, kernel_init=_XAVIER, decode=False, rngs=rngs)
 
 
 class Block(nnx.Module):

@@ -106,11 +106,17 @@ def captions(record: object) -> list[str] | None:
     return None
 
 
-def metadata(record: dict[str, object]) -> dict[str, str]:
-    """Finds language and url in a JSON record, where they are strings."""
-    found = {}
-    for field, names in (("language", ("language", "lang")), ("url", ("url",))):
-        value = next((record[n] for n in names if isinstance(record.get(n), str) and record[n]), None)
-        if isinstance(value, str):
-            found[field] = value
-    return found
+def text_field(record: dict[str, object], *names: str, default: str = "") -> str:
+    """Returns the first of a JSON record's fields that is a string with something in it."""
+    for name in names:
+        value = record.get(name)
+        if isinstance(value, str) and value:
+            return value
+    return default
+
+
+def expand_captions(source: str, image: bytes, texts: list[str], record: dict[str, object]) -> Iterator[RawPair]:
+    """Yields a pair for every caption of an image, with the language and url that the record gives."""
+    language, url = text_field(record, "language", "lang", default="und"), text_field(record, "url")
+    for text in texts:
+        yield RawPair(source=source, image=image, text=text, language=language, url=url)

@@ -4,10 +4,11 @@ One JSON object a line: `file_name` (relative to the folder) and `text`, `captio
 and `url` if known. A line with a list makes one example per caption.
 """
 
+import itertools
 import json
 from collections.abc import Iterator
 
-from beam_pipelines.sources import RawPair, Task, captions, metadata
+from beam_pipelines.sources import RawPair, Task, captions, expand_captions
 from schemas import storage
 from schemas.errors import DataError
 from schemas.rejections import Reason
@@ -36,7 +37,7 @@ class Folder:
             raise DataError(f"{path} is empty: there is nothing to ingest")
         return [
             Task(index=i, path=str(path), name=CAPTIONS_FILE, first=first, last=last)
-            for i, (first, last) in enumerate(zip(offsets, offsets[1:], strict=False))
+            for i, (first, last) in enumerate(itertools.pairwise(offsets))
         ]
 
     def read(self, task: Task) -> Iterator[RawPair]:
@@ -75,5 +76,4 @@ def _pairs(source: str, line: bytes, folder: storage.epath.Path) -> Iterator[Raw
     except (OSError, ValueError) as error:
         yield RawPair(source=source, problem=Reason.MISSING_IMAGE, detail=str(error))
         return
-    for text in texts:
-        yield RawPair(source=source, image=image, text=text, **metadata(record))
+    yield from expand_captions(source, image, texts, record)

@@ -9,7 +9,7 @@ import json
 import tarfile
 from collections.abc import Iterator
 
-from beam_pipelines.sources import RawPair, Task, captions, expand, metadata
+from beam_pipelines.sources import RawPair, Task, captions, expand, expand_captions
 from schemas import storage
 from schemas.rejections import Reason
 
@@ -67,5 +67,4 @@ def _pairs(source: str, members: dict[str, bytes]) -> Iterator[RawPair]:
     elif texts is None:
         yield RawPair(source=source, problem=Reason.MISSING_TEXT, detail=f"members: {', '.join(sorted(members))}")
     else:
-        for text in texts:
-            yield RawPair(source=source, image=image, text=text, **metadata(record))
+        yield from expand_captions(source, image, texts, record)

@@ -53,7 +53,7 @@ def make(directory: Path) -> None:
 
 
 def _named_pictures() -> dict[str, dict[str, str]]:
-    """Joins pictures and names on code points, with and without variation selectors; returns {code: {language: name}}."""
+    """Joins pictures and names on code points, variation selectors apart; returns {code: {language: name}}."""
     emoji.config.load_language(list(LANGUAGES))
     names: dict[str, dict[str, str]] = {}
     for characters, entry in emoji.EMOJI_DATA.items():

@@ -1,0 +1,226 @@
+"""Joint selection against the published form, its invariants, its distribution and its errors."""
+
+import dataclasses
+import itertools
+from types import SimpleNamespace
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.errors import ConfigError, DataError
+from tests.trainer import published
+from trainer.selection import Criterion, Loss, PairEmbeddings, SelectionConfig, select
+
+# In float32 the picks may differ from float64's only where two perturbed logits are closer than this.
+FLOAT32_TOLERANCE = 2e-3
+
+
+def pairs(seed: int, candidates: int, width: int) -> PairEmbeddings:
+    """Random pairs, in float64 under x64 and in float32 otherwise."""
+    rng = np.random.default_rng(seed)
+    dtype = np.float64 if jax.config.read("jax_enable_x64") else np.float32
+    image, text = (jnp.asarray(published.unit(rng, candidates, width, dtype)) for _ in range(2))
+    return PairEmbeddings(image, text, jnp.asarray(rng.uniform(5, 15), dtype), jnp.asarray(rng.uniform(-12, -4), dtype))
+
+
+def assert_equal_to_published(key, learner, reference, config, valid=None):
+    picks = select(key, learner, reference, config, valid=valid)
+    index, chunk, conditional, _ = published.select(key, learner, reference, config, valid)
+    np.testing.assert_array_equal(picks.index, index)
+    np.testing.assert_array_equal(picks.chunk, chunk)
+    np.testing.assert_allclose(picks.conditional, conditional, rtol=1e-9, atol=1e-9)
+    own = [-np.asarray(p.scale) * (p.image * p.text).sum(1) for p in (learner, reference)]
+    if config.loss == "sigmoid":
+        own = [np.diag(published.sigmoid_matrix(p)) for p in (learner, reference)]
+    np.testing.assert_allclose(picks.learner_nll, np.asarray(own[0])[index], rtol=1e-9)
+    np.testing.assert_allclose(picks.reference_nll, np.asarray(own[1])[index], rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "loss", "joint"), itertools.product(get_args(Criterion), get_args(Loss), (True, False))
+)
+def test_every_form_picks_exactly_what_the_published_form_picks(criterion, loss, joint):
+    with jax.enable_x64(True):
+        config = SelectionConfig(filter_ratio=0.7, chunks=7, criterion=criterion, loss=loss, joint=joint, gain=1.5)
+        valid = np.ones(50, bool)
+        valid[[0, 13, 49]] = False
+        for seed in range(3):
+            key = jax.random.key(seed)
+            learner, reference = pairs(seed, 50, 8), pairs(seed + 100, 50, 12)
+            assert_equal_to_published(key, learner, reference, config, jnp.asarray(valid))
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    candidates=st.integers(4, 40),
+    filter_ratio=st.sampled_from([0.0, 0.3, 0.5, 0.8]),
+    chunks=st.integers(1, 6),
+    criterion=st.sampled_from(get_args(Criterion)),
+    loss=st.sampled_from(get_args(Loss)),
+    seed=st.integers(0, 2**31),
+)
+def test_any_shape_picks_what_the_published_form_picks(candidates, filter_ratio, chunks, criterion, loss, seed):
+    chunks = min(chunks, max(1, round(candidates * (1 - filter_ratio))))
+    config = SelectionConfig(filter_ratio=filter_ratio, chunks=chunks, criterion=criterion, loss=loss)
+    with jax.enable_x64(True):
+        if round(candidates * (1 - filter_ratio)) < 1:
+            return
+        learner, reference = pairs(seed, candidates, 4), pairs(seed + 1, candidates, 6)
+        assert_equal_to_published(jax.random.key(seed), learner, reference, config)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+def test_lower_precision_differs_only_at_near_ties(dtype):
+    compared = 0
+    for seed in range(20):
+        key = jax.random.key(seed)
+        learner, reference = (PairEmbeddings(*(a.astype(dtype) for a in pairs(s, 64, 16))) for s in (seed, seed + 50))
+        config = SelectionConfig(filter_ratio=0.75, chunks=4)
+        widened = [PairEmbeddings(*(np.asarray(a, np.float64) for a in p)) for p in (learner, reference)]
+        index, _, _, gap = published.select(key, *widened, config)
+        picks = select(key, learner, reference, config)
+        assert picks.conditional.dtype == jnp.float32
+        if gap > FLOAT32_TOLERANCE:
+            compared += 1
+            np.testing.assert_array_equal(picks.index, index)
+    assert compared > 5
+
+
+def test_filter_ratio_zero_picks_everything_once():
+    config = SelectionConfig(filter_ratio=0, chunks=5)
+    picks = select(jax.random.key(0), pairs(0, 33, 8), pairs(1, 33, 8), config)
+    assert sorted(picks.index.tolist()) == list(range(33))
+    assert np.bincount(picks.chunk).tolist() == [7, 7, 7, 6, 6]
+
+
+def test_invalid_candidates_are_never_picked_even_with_the_best_scores():
+    learner, reference = pairs(0, 40, 8), pairs(1, 40, 8)
+    config = SelectionConfig(filter_ratio=0.5, chunks=4, gain=10.0)
+    valid = np.ones(40, bool)
+    best = np.asarray(select(jax.random.key(0), learner, reference, config).index)[:20]
+    valid[best] = False
+    picks = select(jax.random.key(0), learner, reference, config, valid=jnp.asarray(valid))
+    assert not set(picks.index.tolist()) & set(best.tolist())
+
+
+def test_picks_are_the_same_under_jit_and_compile_once_for_a_shape():
+    config = SelectionConfig(filter_ratio=0.5, chunks=3)
+    traced = []
+
+    @jax.jit
+    def program(key, learner, reference):
+        traced.append(1)
+        return select(key, learner, reference, config)
+
+    for seed in range(3):
+        learner, reference = pairs(seed, 32, 8), pairs(seed + 9, 32, 8)
+        key = jax.random.key(seed)
+        np.testing.assert_array_equal(
+            program(key, learner, reference).index, select(key, learner, reference, config).index
+        )
+    assert len(traced) == 1
+
+
+def test_no_array_of_superbatch_squared_is_alive():
+    candidates, width = 4096, 16
+    config = SelectionConfig(filter_ratio=0.8, chunks=16)
+    shaped = PairEmbeddings(
+        *(jax.ShapeDtypeStruct(s, jnp.float32) for s in ((candidates, width), (candidates, width), (), ()))
+    )
+    program = jax.jit(lambda key, a, b: select(key, a, b, config))
+    memory = program.lower(jax.random.key(0), shaped, shaped).compile().memory_analysis()
+    subbatch = config.subbatch_size(candidates)
+    # Four products of a chunk's rows with all candidates may live at once, and the inputs' own copies.
+    assert memory.temp_size_in_bytes < 4 * (6 * (subbatch // 16 + 1) * candidates + 8 * candidates * width)
+    assert memory.temp_size_in_bytes < 4 * candidates * subbatch
+
+
+def test_first_chunk_follows_plackett_luce():
+    """Over many keys, how often each candidate is drawn first and second matches the exact probabilities."""
+    candidates, draws = 6, 6000
+    learner, reference = pairs(3, candidates, 4), pairs(4, candidates, 4)
+    config = SelectionConfig(filter_ratio=1 - 2 / 6, chunks=1, gain=0.5)
+    score = 0.5 * (np.diag(published.sigmoid_matrix(learner)) - np.diag(published.sigmoid_matrix(reference)))
+    weight = np.exp(score - score.max())
+    first = weight / weight.sum()
+    expected = np.zeros((candidates, candidates))
+    for i, j in itertools.permutations(range(candidates), 2):
+        expected[i, j] = first[i] * weight[j] / (weight.sum() - weight[i])
+    keys = jax.random.split(jax.random.key(7), draws)
+    index = np.asarray(jax.vmap(lambda key: select(key, learner, reference, config).index)(keys))
+    observed = np.zeros_like(expected)
+    np.add.at(observed, (index[:, 0], index[:, 1]), 1)
+    off = ~np.eye(candidates, dtype=bool)
+    statistic = ((observed - draws * expected)[off] ** 2 / (draws * expected[off])).sum()
+    # 29 degrees of freedom: the 99.9 % point of chi-square is 58.3.
+    assert statistic < 58.3
+    assert observed[~off].sum() == 0
+
+
+def test_joint_conditions_on_what_was_picked():
+    learner, reference = pairs(0, 64, 8), pairs(1, 64, 8)
+    joint = select(jax.random.key(0), learner, reference, SelectionConfig(filter_ratio=0.5, chunks=8))
+    alone = select(jax.random.key(0), learner, reference, SelectionConfig(filter_ratio=0.5, chunks=8, joint=False))
+    assert set(joint.index.tolist()) != set(alone.index.tolist())
+    assert set(np.asarray(alone.chunk).tolist()) == {0}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"filter_ratio": 1.0}, ["filter_ratio", "1.0", "[0, 1)"]),
+        ({"filter_ratio": -0.1}, ["filter_ratio", "-0.1"]),
+        ({"chunks": 0}, ["chunks", "0", "at least 1"]),
+        ({"criterion": "hardest"}, ["criterion", "'hardest'", "learnability"]),
+        ({"loss": "triplet"}, ["loss", "'triplet'", "sigmoid"]),
+        ({"gain": float("nan")}, ["gain", "nan"]),
+    ],
+)
+def test_bad_settings_are_refused_when_constructed(fields, words):
+    # A stand-in for self: the tests' type checker would refuse a wrong literal before the config's own check.
+    wrong = SimpleNamespace(**dataclasses.asdict(SelectionConfig()) | fields)
+    with pytest.raises(ConfigError) as error:
+        SelectionConfig.__post_init__(wrong)
+    assert all(word in str(error.value) for word in words)
+
+
+def test_more_chunks_than_picks_names_both():
+    with pytest.raises(ConfigError, match=r"chunks is 5 .* 4 examples .*at most 4 chunks"):
+        select(jax.random.key(0), pairs(0, 8, 4), pairs(1, 8, 4), SelectionConfig(filter_ratio=0.5, chunks=5))
+
+
+def test_an_empty_subbatch_is_refused():
+    with pytest.raises(ConfigError, match="leaves no picks"):
+        select(jax.random.key(0), pairs(0, 4, 4), pairs(1, 4, 4), SelectionConfig(filter_ratio=0.9, chunks=1))
+
+
+def test_embeddings_of_different_superbatches_are_refused():
+    with pytest.raises(ConfigError, match="learner embeds 8 candidates and reference 9"):
+        select(jax.random.key(0), pairs(0, 8, 4), pairs(1, 9, 4), SelectionConfig(filter_ratio=0.5, chunks=1))
+
+
+def test_too_few_valid_candidates_are_refused():
+    valid = jnp.asarray([True, True, False, False])
+    config = SelectionConfig(filter_ratio=0.25, chunks=1)
+    with pytest.raises(DataError, match="3 picks are wanted and 2 of 4"):
+        select(jax.random.key(0), pairs(0, 4, 4), pairs(1, 4, 4), config, valid=valid)
+
+
+def test_an_invalid_row_with_filter_ratio_zero_is_refused():
+    valid = jnp.asarray([True, True, True, False])
+    config = SelectionConfig(filter_ratio=0, chunks=1)
+    with pytest.raises(DataError, match="4 picks are wanted and 3 of 4"):
+        select(jax.random.key(0), pairs(0, 4, 4), pairs(1, 4, 4), config, valid=valid)
+
+
+@pytest.mark.parametrize("field", ["image", "text", "scale", "bias"])
+def test_embeddings_that_are_not_finite_are_refused(field):
+    learner = pairs(0, 8, 4)
+    broken = learner._replace(**{field: getattr(learner, field) * jnp.nan})
+    with pytest.raises(DataError, match=rf"learner\.{field} is not finite"):
+        select(jax.random.key(0), broken, pairs(1, 8, 4), SelectionConfig(filter_ratio=0.5, chunks=1))
