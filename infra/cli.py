@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     if name not in _JOBS:
         print(f"superbatch: no command {name!r}; there are: {', '.join(_JOBS)}", file=sys.stderr)
         return 2
-    _set_up_logging()
+    set_up_logging()
     try:
         return _JOBS[name][0](rest)
     except (SuperbatchError, OSError) as error:
@@ -176,7 +176,7 @@ def _trainer(name: str, config_name: str, arguments: list[str]) -> int:
     return 0
 
 
-def _set_up_logging() -> None:
+def set_up_logging() -> None:
     """Our own progress at INFO, libraries' at WARNING; one line each, to standard error."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     for package in ("schemas", "trainer", "beam_pipelines", "infra", "benchmarks"):

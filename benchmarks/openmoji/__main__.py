@@ -1,0 +1,18 @@
+"""`make demo`: a whole round on OpenMoji's pictures."""
+
+import sys
+from pathlib import Path
+
+from benchmarks import run
+from benchmarks.openmoji import sources
+
+
+def main() -> int:
+    """Runs the demo; returns the exit code."""
+    code = run.run(Path(__file__).parent / "round.toml", sources.make)
+    print("Pictures: OpenMoji (openmoji.org), CC BY-SA 4.0, rendered here.")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
