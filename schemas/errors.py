@@ -10,7 +10,7 @@ class SuperbatchError(Exception):
     """Base of the errors whose message is written for the user."""
 
 
-class ConfigError(SuperbatchError, ValueError):
+class ConfigError(SuperbatchError):
     """A setting that cannot work: raised when a config is constructed or a job is built, never later."""
 
 

@@ -67,10 +67,10 @@ downstream_seeds = [0]
 [ingest]
 shards = 2
 
-[train]
+[train]  # like [downstream], so that the test process compiles one program for both
 steps = 3
-batch_size = 16
-block_size = 8
+batch_size = 8
+block_size = 4
 warmup_steps = 1
 resolution = 32
 
@@ -90,7 +90,7 @@ budget = 16
 shards = 2
 
 [downstream]
-steps = 2
+steps = 3
 batch_size = 8
 block_size = 4
 warmup_steps = 1

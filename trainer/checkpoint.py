@@ -82,7 +82,14 @@ def restore_parameters(directory: str, like: Any) -> Any:
             raise IntegrityError(f"{directory} holds no checkpoint")
         abstract = {"parameters": jax.tree.map(ocp.utils.to_shape_dtype_struct, like)}
         restored = manager.restore(
-            step, args=ocp.args.Composite(state=ocp.args.PyTreeRestore(abstract, partial_restore=True))
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.PyTreeRestore(
+                    abstract,
+                    restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
+                    partial_restore=True,
+                )
+            ),
         )
     finally:
         manager.close()

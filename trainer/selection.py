@@ -49,12 +49,10 @@ class PairEmbeddings(NamedTuple):
     bias: Float[Array, ""]
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Picks:
+class Picks(NamedTuple):
     """The sub-batch in drawing order: chunk by chunk, descending, ties to the lower index."""
 
-    index: Int[Array, "subbatch"]
+    index: Int[Array, "subbatch"]  # pyright: ignore[reportIncompatibleMethodOverride]
     chunk: Int[Array, "subbatch"]
     conditional: Float[Array, "subbatch"]  # the logit when drawn, without gain and noise
     learner_nll: Float[Array, "subbatch"]  # the pair's own diagonal term

@@ -25,24 +25,27 @@ class WebDataset:
         return [Task(index=i, path=path, name=name) for i, (path, name) in enumerate(expand(address))]
 
     def read(self, task: Task) -> Iterator[RawPair]:
-        """Yields the pairs of one tar file; a damaged tar ends with one `unreadable_source`."""
-        try:
-            with storage.as_path(task.path).open("rb") as file, tarfile.open(fileobj=file, mode="r|*") as tar:  # type: ignore[arg-type]
-                for key, members in itertools.groupby(_members(tar), key=lambda member: member[0]):
-                    yield from _pairs(f"{task.name}::{key}", {extension: content for _, extension, content in members})
-        except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-            detail = f"{type(error).__name__}: {error}"
+        """Yields the pairs of one tar file; a damaged tar gives what stands before the damage, then a rejection."""
+        damage: list[str] = []
+        for key, members in itertools.groupby(_members(task.path, damage), key=lambda member: member[0]):
+            yield from _pairs(f"{task.name}::{key}", {extension: content for _, extension, content in members})
+        for detail in damage:
             yield RawPair(source=task.name, problem=Reason.UNREADABLE_SOURCE, detail=detail)
 
 
-def _members(tar: tarfile.TarFile) -> Iterator[_Member]:
-    for member in tar:
-        file = tar.extractfile(member) if member.isreg() else None
-        if file is None:
-            continue
-        folder, _, base = member.name.rpartition("/")
-        stem, _, extension = base.partition(".")
-        yield f"{folder}/{stem}" if folder else stem, extension.lower(), file.read()
+def _members(path: str, damage: list[str]) -> Iterator[_Member]:
+    """Yields a tar's regular files; what stops it goes into `damage`, so that the group before is not lost with it."""
+    try:
+        with storage.as_path(path).open("rb") as file, tarfile.open(fileobj=file, mode="r|*") as tar:  # type: ignore[arg-type]
+            for member in tar:
+                content = tar.extractfile(member) if member.isreg() else None
+                if content is None:
+                    continue
+                folder, _, base = member.name.rpartition("/")
+                stem, _, extension = base.partition(".")
+                yield f"{folder}/{stem}" if folder else stem, extension.lower(), content.read()
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        damage.append(f"{type(error).__name__}: {error}")
 
 
 def _pairs(source: str, members: dict[str, bytes]) -> Iterator[RawPair]:

@@ -1,0 +1,86 @@
+"""Policies against an independent pandas computation, and their cuts."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from beam_pipelines import policies
+from schemas import selections
+from schemas.errors import DataError
+
+ROWS = 50
+
+
+@pytest.fixture(scope="module")
+def logged():
+    rng = np.random.default_rng(0)
+    steps, size = 12, 8
+    rows = np.concatenate([rng.choice(ROWS, size, replace=False) for _ in range(steps)])
+    picks = pa.table(
+        {
+            "step": np.repeat(np.arange(steps), size),
+            "pick": np.tile(np.arange(size, dtype=np.int32), steps),
+            "chunk": np.zeros(steps * size, np.int32),
+            "row": rows,
+            "uid": [f"{row * 7919 % 1000:032x}" for row in rows],
+            "learner_nll": rng.normal(size=steps * size).astype(np.float32),
+            "reference_nll": rng.normal(size=steps * size).astype(np.float32),
+            "conditional": rng.normal(size=steps * size).astype(np.float32),
+        },
+        schema=selections.PICKS,
+    )
+    return picks, rng.integers(12, 20, ROWS)
+
+
+def by_pandas(picks: pa.Table, offers: np.ndarray) -> pd.DataFrame:
+    frame = picks.to_pandas()
+    for column in ("learner_nll", "reference_nll", "conditional"):
+        frame[column] = frame[column].astype("float64")
+    frame["learnability"] = frame["learner_nll"] - frame["reference_nll"]
+    found = frame.groupby("row").agg(
+        uid=("uid", "first"), visits=("step", "size"), first_step=("step", "min"), last_step=("step", "max"),
+        conditional=("conditional", "mean"), learnability=("learnability", "mean"),
+    )  # fmt: skip
+    found["visits_per_offer"] = found["visits"] / offers[found.index]
+    return found.reset_index()
+
+
+ORDERS = {
+    "visits": (["visits_per_offer", "conditional", "uid"], [False, False, True]),
+    "learnability": (["learnability", "uid"], [False, True]),
+    "recent": (["last_step", "visits_per_offer", "uid"], [False, False, True]),
+}
+
+
+@pytest.mark.parametrize("policy", ORDERS)
+def test_policies_choose_what_pandas_chooses(logged, policy):
+    ranked = policies.aggregate(*logged)
+    columns, ascending = ORDERS[policy]
+    expected = by_pandas(*logged).sort_values(columns, ascending=ascending)
+    chosen = policies.choose(ranked, policy, 10)
+    assert chosen["row"].to_pylist() == expected["row"].tolist()[:10]
+    for field in ("visits", "first_step", "last_step"):
+        assert chosen[field].to_pylist() == expected[field].tolist()[:10]
+    np.testing.assert_allclose(chosen["learnability"], expected["learnability"][:10], rtol=1e-12)
+
+
+def test_ties_are_settled_by_uid():
+    picks = pa.table(
+        {
+            "step": [0, 0, 0],
+            "pick": pa.array([0, 1, 2], pa.int32()),
+            "chunk": pa.array([0, 0, 0], pa.int32()),
+            "row": [0, 1, 2],
+            "uid": ["c", "a", "b"],
+            **{name: pa.array([1.0] * 3, pa.float32()) for name in ("learner_nll", "reference_nll", "conditional")},
+        }
+    )
+    ranked = policies.aggregate(picks, np.ones(3, int))
+    assert policies.choose(ranked, "visits", 2)["uid"].to_pylist() == ["a", "b"]
+
+
+def test_a_budget_above_the_distinct_picks_says_so(logged):
+    ranked = policies.aggregate(*logged)
+    with pytest.raises(DataError, match=rf"budget is 51 rows and {ranked.num_rows} distinct rows were picked"):
+        policies.choose(ranked, "visits", 51)

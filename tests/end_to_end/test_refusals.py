@@ -1,0 +1,181 @@
+"""What does not belong together is refused, with both values; what was damaged is named."""
+
+import shutil
+
+import pytest
+
+from beam_pipelines.verify import verify
+from infra import cli
+from schemas import manifest as manifests
+
+DISTILL = [
+    "--steps=2", "--batch_size=8", "--block_size=8", "--filter_ratio=0.5", "--chunks=2", "--warmup_steps=1",
+    "--resolution=32",
+]  # fmt: skip
+
+
+def failure(capsys, *arguments: str) -> str:
+    """Runs a command that must fail, and returns its one line."""
+    assert cli.main(list(arguments)) == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    return lines[-1]
+
+
+def test_embeddings_of_another_corpus_are_refused_with_both_fingerprints(miniature, tmp_path, capsys):
+    line = failure(
+        capsys, "distill", f"--corpus={miniature}/corpora/seed", f"--embeddings={miniature}/embeddings",
+        f"--workdir={tmp_path}/w", *DISTILL,
+    )  # fmt: skip
+    for corpus in ("seed", "pool"):
+        assert manifests.read(str(miniature / "corpora" / corpus)).fingerprint in line
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(("field", "changes"), [("preprocessing", ["--resolution=64"]), ("parameters", ["--seed=7"])])
+def test_embeddings_of_another_reference_are_refused_with_both_fingerprints(
+    miniature, tmp_path, capsys, field, changes
+):
+    train = ["--steps=3", "--batch_size=8", "--block_size=4", "--warmup_steps=1", "--resolution=32", *changes]
+    assert cli.main(["train", f"--corpus={miniature}/corpora/seed", f"--workdir={tmp_path}/other", *train]) == 0
+    line = failure(
+        capsys, "distill", f"--corpus={miniature}/corpora/pool", f"--embeddings={miniature}/embeddings",
+        f"--reference={tmp_path}/other", f"--workdir={tmp_path}/w", *DISTILL,
+    )  # fmt: skip
+    models = [manifests.read(str(p)).model for p in (tmp_path / "other", miniature / "workdirs/reference")]
+    assert field in line
+    for model in models:
+        assert getattr(model, field) in line
+
+
+def test_selections_of_another_corpus_are_refused(miniature, tmp_path, capsys):
+    line = failure(
+        capsys, "curate", f"--corpus={miniature}/corpora/seed", f"--selections={miniature}/workdirs/distill",
+        "--budget=4", f"--output={tmp_path}/c",
+    )  # fmt: skip
+    assert "name the corpus that was distilled" in line
+
+
+def test_a_budget_beyond_the_picks_is_refused(miniature, tmp_path, capsys):
+    line = failure(
+        capsys, "curate", f"--corpus={miniature}/corpora/pool", f"--selections={miniature}/workdirs/distill",
+        "--budget=90", f"--output={tmp_path}/c",
+    )  # fmt: skip
+    assert "budget is 90 rows and" in line
+
+
+def test_too_many_rejections_fail_the_job_and_name_the_reasons(miniature, tmp_path, capsys):
+    line = failure(
+        capsys, "ingest", f"--source=folder:{miniature.parent}/pool", "--name=p", f"--output={tmp_path}/c",
+        "--shards=1", "--max_rejected_fraction=0.01",
+    )  # fmt: skip
+    assert "2.0% of 99 rows were rejected" in line
+    assert "not_an_image (1)" in line
+    assert not manifests.exists(f"{tmp_path}/c")
+    # The same job with another bound takes up what was written.
+    again = ["ingest", f"--source=folder:{miniature.parent}/pool", "--name=p", f"--output={tmp_path}/c", "--shards=1"]
+    assert cli.main(again) == 0
+    assert not (tmp_path / "c" / ".work").exists()
+
+
+def test_another_job_in_the_same_directory_is_refused(miniature, tmp_path, capsys):
+    shutil.copytree(miniature / "corpora/seed", tmp_path / "c")
+    line = failure(
+        capsys, "ingest", f"--source=folder:{miniature.parent}/seed", "--name=mini_seed", f"--output={tmp_path}/c",
+        "--shards=2", "--seed=5",
+    )  # fmt: skip
+    assert "seed was 0, now 5" in line
+
+
+@pytest.mark.parametrize("artifact", ["corpora/pool", "embeddings", "curated", "workdirs/distill/selections"])
+def test_one_flipped_byte_is_found_and_the_file_named(miniature, tmp_path, artifact, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(miniature / artifact, copy)
+    shard = copy / manifests.read(str(copy)).shards[-1].name
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 3] ^= 0x10
+    shard.write_bytes(content)
+    found = verify(str(copy)).findings
+    assert len(found) == 1
+    assert found[0].startswith(f"{shard.name}: sha256")
+    assert cli.main(["verify", str(copy)]) == 1
+    assert shard.name in capsys.readouterr().out
+
+
+def test_missing_extra_and_swapped_shards_are_named(miniature, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(miniature / "corpora/pool", copy)
+    first, second = (copy / shard.name for shard in manifests.read(str(copy)).shards)
+    (copy / "surprise.txt").write_text("?")
+    content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(content)
+    found = verify(str(copy)).findings
+    assert [f.split(":")[0] for f in found] == [first.name, second.name, "surprise.txt"]
+    first.unlink()
+    assert f"{first.name}: missing" in verify(str(copy)).findings
+
+
+def test_verify_prints_one_json_object(miniature, capsys):
+    import json
+
+    assert cli.main(["verify", str(miniature / "workdirs/distill"), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["ok"]
+    assert [artifact["kind"] for artifact in printed["artifacts"]] == ["model", "selections"]
+
+
+def test_lineage_reaches_down_to_the_raw_corpora(miniature, capsys):
+    assert cli.main(["lineage", str(miniature / "curated")]) == 0
+    tree = capsys.readouterr().out
+    for word in ("selections", "embeddings", "reference", "mini_seed", "mini_pool"):
+        assert word in tree
+    assert "└─ corpus: corpus mini_seed" in tree
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["ingest", "--source=folder:/nowhere", "--name=a", "--output=O", "--sharts=3"], "unknown flag '--sharts=3'"),
+        (["ingest", "--source=folder:/nowhere", "--name=a", "--output=O"], "/nowhere/captions.jsonl does not exist"),
+        (["ingest", "--source=webdataset:/no*.tar", "--name=a", "--output=O"], "no file matches"),
+        (["ingest", "--source=tar:/x", "--name=a", "--output=O"], "must be FORMAT:ADDRESS"),
+        (["ingest", "--source=folder:/x", "--name=a b", "--output=O"], "name is 'a b'"),
+        (["ingest", "--source=folder:/x", "--name=a", "--output=O", "--shards=0"], "shards is 0"),
+        (["train", "--corpus=/nowhere", "--workdir=O"], "/nowhere is not a complete corpus"),
+        (["embed", "--corpus=/nowhere", "--reference=/r", "--output=O"], "/nowhere is not a complete corpus"),
+        (["curate", "--corpus=/n", "--selections=/s", "--output=O", "--budget=1.5"], "budget is 1.5"),
+        (["verify", "/nowhere"], "/nowhere is not a complete artifact"),
+        (["lineage", "/nowhere"], "/nowhere is not a complete artifact"),
+        (["evaluate", "--checkpoint=/nowhere", "--corpus=/c"], "/nowhere is not a complete model"),
+        (["round", "--config=/nowhere.toml"], "/nowhere.toml does not exist"),
+    ],
+)
+def test_bad_usage_ends_in_one_clear_line(arguments, words, tmp_path, capsys):
+    arguments = [a.replace("=O", f"={tmp_path}/o") for a in arguments]
+    line = failure(capsys, *arguments)
+    assert line.startswith(f"superbatch {arguments[0]}: ")
+    assert words in line
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name = ", "is not TOML"),
+        ('name = "n"\nseed = "folder:a"\noutput = "o"', "lacks `pool`"),
+        ('name = "n"\nseed = "folder:a"\npool = "folder:b"\noutput = "o"\nrouns = 2', "unknown keys rouns"),
+        ('name = "n"\nseed = "folder:a"\npool = "folder:b"\noutput = "o"\n[destil]\na = 1', r"section [destil]"),
+        ('name = "n"\nseed = "folder:a"\npool = "folder:b"\noutput = "o"\n[distill]\nstep = 1', "unknown keys step"),
+        ('name = "n"\nseed = "folder:a"\npool = "folder:b"\noutput = "o"\nrounds = 0', "rounds is 0"),
+    ],
+)
+def test_a_wrong_round_file_names_the_key(text, words, tmp_path, capsys):
+    (tmp_path / "r.toml").write_text(text)
+    assert words in failure(capsys, "round", f"--config={tmp_path}/r.toml")
+
+
+def test_unknown_commands_and_help(capsys):
+    assert cli.main(["distil"]) == 2
+    assert "there are: ingest, train" in capsys.readouterr().err
+    assert cli.main(["--help"]) == 0
+    assert "distill" in capsys.readouterr().out
