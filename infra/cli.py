@@ -18,8 +18,6 @@ import tyro
 
 from schemas.errors import SuperbatchError
 
-_JOBS: dict[str, tuple[Callable[[list[str]], int], str]] = {}
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, 1 for a failure told in one line, 2 for wrong usage."""
@@ -61,14 +59,6 @@ def _usage() -> str:
     )
 
 
-def _command(name: str, says: str) -> Callable[[Callable[[list[str]], int]], Callable[[list[str]], int]]:
-    def add(function: Callable[[list[str]], int]) -> Callable[[list[str]], int]:
-        _JOBS[name] = (function, says)
-        return function
-
-    return add
-
-
 def _parse(name: str, config: type, arguments: list[str]) -> Any:
     return tyro.cli(config, prog=f"superbatch {name}", args=arguments, use_underscores=True)
 
@@ -91,32 +81,26 @@ def _beam_job(name: str, arguments: list[str], config_name: str) -> int:
     return 0
 
 
-@_command("ingest", "raw pairs → corpus: checked, normalised, deduplicated, shuffled (Beam)")
 def _ingest(arguments: list[str]) -> int:
     return _beam_job("ingest", arguments, "IngestConfig")
 
 
-@_command("train", "corpus → model: uniform training of a reference or a downstream model")
 def _train(arguments: list[str]) -> int:
     return _trainer("train", "TrainConfig", arguments)
 
 
-@_command("embed", "corpus + reference → aligned embeddings (Beam)")
 def _embed(arguments: list[str]) -> int:
     return _beam_job("embed", arguments, "EmbedConfig")
 
 
-@_command("distill", "corpus + embeddings → selections and a learner: JEST training")
 def _distill(arguments: list[str]) -> int:
     return _trainer("distill", "DistillConfig", arguments)
 
 
-@_command("curate", "selections → curated dataset, and controls of the same size (Beam)")
 def _curate(arguments: list[str]) -> int:
     return _beam_job("curate", arguments, "CurateConfig")
 
 
-@_command("evaluate", "retrieval of a model on a held-out corpus")
 def _evaluate(arguments: list[str]) -> int:
     from trainer import evaluate
 
@@ -129,7 +113,6 @@ def _evaluate(arguments: list[str]) -> int:
     return 0
 
 
-@_command("verify", "reopens an artifact: rows, hashes, uids, alignment, parents")
 def _verify(arguments: list[str]) -> int:
     from beam_pipelines import verify
 
@@ -147,7 +130,6 @@ def _verify(arguments: list[str]) -> int:
     return 0 if sound else 1
 
 
-@_command("lineage", "the tree of an artifact's parents, over rounds")
 def _lineage(arguments: list[str]) -> int:
     from beam_pipelines import lineage
 
@@ -155,7 +137,6 @@ def _lineage(arguments: list[str]) -> int:
     return 0
 
 
-@_command("round", "whole rounds on this machine, from a TOML file; resumes where it stopped")
 def _round(arguments: list[str]) -> int:
     with quiet_imports():
         from infra import round as rounds
@@ -192,6 +173,19 @@ def quiet_imports() -> Any:
         warnings.simplefilter("ignore")
         yield
 
+
+# Every command: what runs it, and what `superbatch --help` says of it.
+_JOBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
+    "ingest": (_ingest, "raw pairs → corpus: checked, normalised, deduplicated, shuffled (Beam)"),
+    "train": (_train, "corpus → model: uniform training of a reference or a downstream model"),
+    "embed": (_embed, "corpus + reference → aligned embeddings (Beam)"),
+    "distill": (_distill, "corpus + embeddings → selections and a learner: JEST training"),
+    "curate": (_curate, "selections → curated dataset, and controls of the same size (Beam)"),
+    "evaluate": (_evaluate, "retrieval of a model on a held-out corpus"),
+    "verify": (_verify, "reopens an artifact: rows, hashes, uids, alignment, parents"),
+    "lineage": (_lineage, "the tree of an artifact's parents, over rounds"),
+    "round": (_round, "whole rounds on this machine, from a TOML file; resumes where it stopped"),
+}
 
 if __name__ == "__main__":
     sys.exit(main())
