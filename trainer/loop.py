@@ -136,10 +136,10 @@ def _distill(
         candidates["image"], candidates["tokens"], reference, candidates["valid"],
     )  # fmt: skip
     scored = jax.device_get(scored)
-    if not np.isfinite(scored.score_quantiles).all():
+    if not scored.finite:
         raise DataError(
-            f"step {step}: the candidates' scores are not finite (quantiles {scored.score_quantiles}): the learner "
-            "diverged. Lower learning_rate, or resume from an earlier checkpoint"
+            f"step {step}: a candidate's score is not finite: the learner diverged (lower learning_rate), or the "
+            f"embeddings in {config.embeddings} are damaged (superbatch verify tells)"
         )
     return state, loss, scored
 

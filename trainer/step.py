@@ -31,6 +31,7 @@ class Scored(NamedTuple):
     """What the selection of one step leaves behind for the log."""
 
     picks: Picks
+    finite: Bool[Array, ""]  # every valid candidate has a finite score
     score_quantiles: Float[Array, "levels"]  # of S_jj over the valid candidates
     learnability_kept: Float[Array, ""]  # mean of learner nll − reference nll, nats
     learnability_passed: Float[Array, ""]
@@ -121,6 +122,7 @@ def _describe(
     levels = jnp.asarray(QUANTILE_LEVELS, own.dtype)
     return Scored(
         picks=picks,
+        finite=jnp.all(jnp.isfinite(own) | ~valid),
         score_quantiles=jnp.nanquantile(jnp.where(valid, own, jnp.nan), levels),
         learnability_kept=jnp.mean(learnability, where=kept),
         learnability_passed=jnp.mean(learnability, where=valid & ~kept),

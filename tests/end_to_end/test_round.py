@@ -166,7 +166,7 @@ def test_a_second_round_from_scratch_gives_the_same_fingerprints(miniature, tmp_
 def test_a_round_resumes_at_the_first_incomplete_stage(miniature, tmp_path):
     shutil.copytree(miniature.parent, tmp_path / "copy")
     config = tmp_path / "copy" / "round.toml"
-    config.write_text(config.read_text().replace(str(miniature.parent), str(tmp_path / "copy")))
+    config.write_text(config.read_text().replace(str(miniature), str(tmp_path / "copy" / "out")))
     out = tmp_path / "copy" / "out"
     before = manifests.read(str(out / "curated")).fingerprint
     (out / "curated/manifest.json").unlink()
@@ -181,7 +181,7 @@ def test_a_round_resumes_at_the_first_incomplete_stage(miniature, tmp_path):
 def test_a_second_round_trains_its_reference_on_the_first_curated_set(miniature, tmp_path):
     shutil.copytree(miniature.parent, tmp_path / "copy")
     config = tmp_path / "copy" / "round.toml"
-    text = config.read_text().replace(str(miniature.parent), str(tmp_path / "copy"))
+    text = config.read_text().replace(str(miniature), str(tmp_path / "copy" / "out"))
     config.write_text(text.replace("downstream_seeds = [0]", "rounds = 2").replace("block_size = 4", "block_size = 2"))
     # The first round's reference has another block size now: its workdir is refused, by name.
     assert cli.main(["round", f"--config={config}"]) == 1

@@ -67,10 +67,17 @@ def test_too_few_valid_embeddings_say_how_many(miniature, tmp_path, monkeypatch)
         loop.run(config_of(miniature, tmp_path / "w"))
 
 
-def test_divergence_is_told(miniature, tmp_path):
-    config = config_of(miniature, tmp_path / "w", learning_rate=1e30, steps=5)
-    with pytest.raises(DataError, match=r"step \d: the candidates' scores are not finite .* Lower learning_rate"):
-        loop.run(config)
+def test_a_single_score_that_is_not_finite_stops_the_run(miniature, tmp_path, monkeypatch):
+    read = loop.CachedReference.read
+
+    def one_damaged(self, rows, uids):
+        image, text, valid = read(self, rows, uids)
+        image[0] = np.where(rows[0] == 0, np.nan, image[0])
+        return image, text, valid
+
+    monkeypatch.setattr(loop.CachedReference, "read", one_damaged)
+    with pytest.raises(DataError, match=r"step \d: a candidate's score is not finite: .*lower learning_rate"):
+        loop.run(config_of(miniature, tmp_path / "w"))
 
 
 def test_every_setting_that_changes_what_is_learned_is_content():
