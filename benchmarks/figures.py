@@ -18,7 +18,11 @@ from schemas import manifest as manifests
 from schemas import records, shards
 
 _GRID = 32
-_RECALLS = ("text_to_image_recall_at_1", "image_to_text_recall_at_1", "text_to_image_recall_at_10")
+_RECALLS = {
+    "text_to_image_recall_at_1": "text→image R@1",
+    "image_to_text_recall_at_1": "image→text R@1",
+    "text_to_image_recall_at_10": "text→image R@10",
+}
 
 
 def summarise(settings: Round, truth_path: Path, seconds: float) -> dict[str, Any]:
@@ -38,7 +42,7 @@ def summarise(settings: Round, truth_path: Path, seconds: float) -> dict[str, An
     kinds = {name: Counter(truth[uid] for uid in _uids(path)) for name, path in datasets.items()}
     evaluations = {
         label: [
-            json.loads((root / "evaluations" / f"downstream-{label}-{seed}.json").read_text())
+            json.loads((root / "evaluations" / f"downstream-{label}-{seed}.json").read_text())["figures"]
             for seed in settings.downstream_seeds
         ]
         for label in ("curated", "control")
@@ -46,9 +50,18 @@ def summarise(settings: Round, truth_path: Path, seconds: float) -> dict[str, An
     return {
         "mismatched": {name: 1 - share(kinds[name], Truth.MATCHED) for name in ("pool", "control", "curated")},
         "downstream_recall_at_1": {
-            label: [figures[_RECALLS[0]] for figures in runs] for label, runs in evaluations.items()
+            label: [figures["text_to_image_recall_at_1"] for figures in runs] for label, runs in evaluations.items()
         },
         "seconds": seconds,
+        "fingerprints": {
+            name: manifests.read(str(root / path)).fingerprint
+            for name, path in {
+                "pool": "corpora/pool",
+                "embeddings": "embeddings",
+                "selections": "workdirs/distill/selections",
+                "curated": "curated",
+            }.items()
+        },
         "kinds": {name: {str(kind): share(counted, kind) for kind in Truth} for name, counted in kinds.items()},
         "rows": {name: sum(counted.values()) for name, counted in kinds.items()},
         "downstream": evaluations,
@@ -67,15 +80,18 @@ def table(summary: dict[str, Any]) -> str:
         cells = f"{kinds['matched']:>10.1%}{kinds['mismatched']:>12.1%}{kinds['boilerplate']:>13.1%}"
         lines.append(f"{name:<16}{summary['rows'][name]:>8}{cells}")
     lines.append("")
-    lines.append(f"{'trained on':<16}" + "".join(f"{name:>28}" for name in _RECALLS))
+    lines.append(f"{'trained on':<16}" + "".join(f"{name:>17}" for name in _RECALLS.values()))
     for label, runs in summary["downstream"].items():
-        lines += [f"{label:<16}" + "".join(f"{run[name]:>28.1%}" for name in _RECALLS) for run in runs]
+        lines += [f"{label:<16}" + "".join(f"{run[name]:>17.1%}" for name in _RECALLS) for run in runs]
     return "\n".join(lines)
 
 
-def write(settings: Round, truth_path: Path, summary: dict[str, Any]) -> Path:
-    """Writes `summary.json` and `summary.html` into the round's directory; returns the page's path."""
+def write(settings: Round, truth_path: Path, summary: dict[str, Any], credit: str) -> Path:
+    """Writes `summary.json` and `summary.html` (which names the pictures' source); returns the page's path."""
     root = Path(settings.output)
+    earlier = root / "summary.json"
+    if earlier.exists() and (before := json.loads(earlier.read_text()))["fingerprints"] == summary["fingerprints"]:
+        summary = summary | {"seconds": max(before["seconds"], summary["seconds"])}  # a rerun only looked on
     (root / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     truth = json.loads(truth_path.read_text())
     curated = set(_uids(root / "curated"))
@@ -91,6 +107,7 @@ def write(settings: Round, truth_path: Path, summary: dict[str, Any]) -> Path:
         figures=html.escape(table(summary)),
         kept=_grid(kept, truth),
         dropped=_grid(dropped, truth),
+        credit=html.escape(credit),
     )
     path = root / "summary.html"
     path.write_text(page)
@@ -154,5 +171,6 @@ figcaption b {{ display: block; }}
 <div class="grid">
 {dropped}
 </div>
+<footer><p>{credit}</p></footer>
 </html>
 """

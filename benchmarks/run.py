@@ -11,7 +11,7 @@ from infra import round as rounds
 from schemas.errors import SuperbatchError
 
 
-def run(config: Path, make_sources: Callable[[Path], None]) -> int:
+def run(config: Path, make_sources: Callable[[Path], None], credit: str) -> int:
     """Runs a round on sources that `make_sources` puts into `<output>/sources`; returns the exit code."""
     cli.set_up_logging()
     begin = time.monotonic()
@@ -21,10 +21,11 @@ def run(config: Path, make_sources: Callable[[Path], None]) -> int:
         make_sources(raw)
         done = rounds.run(rounds.RoundConfig(config=str(config)))
         summary = figures.summarise(settings, raw / "truth.json", time.monotonic() - begin)
-        page = figures.write(settings, raw / "truth.json", summary)
+        page = figures.write(settings, raw / "truth.json", summary, credit)
     except (SuperbatchError, OSError) as error:
         print(f"{config}: {error}", file=sys.stderr)
         return 1
     print(f"\n{rounds.table(done)}\n\n{figures.table(summary)}\n")
+    print(credit)
     print(f"Curated dataset: {settings.output}/curated\nFigures and pictures: {page}, {settings.output}/summary.json")
     return 0

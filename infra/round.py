@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pydantic
+
 from beam_pipelines import curate, embed, ingest
 from schemas import manifest as manifests
 from schemas import storage
@@ -25,7 +27,9 @@ from trainer.config import DistillConfig, TrainConfig
 log = logging.getLogger(__name__)
 
 # What a round decides itself, and a section of the file may therefore not set.
-_WIRED = {"corpus", "source", "output", "workdir", "reference", "embeddings", "selections", "control", "name"}
+_WIRED = {
+    "corpus", "source", "output", "workdir", "reference", "embeddings", "selections", "control", "name", "version",
+}  # fmt: skip
 _SECTIONS: dict[str, type] = {
     "ingest": ingest.IngestConfig,
     "train": TrainConfig,
@@ -101,13 +105,14 @@ def read(path: str) -> Round:
         if name not in _SECTIONS:
             raise ConfigError(f"{path} has a section [{name}]; there are: {', '.join(_SECTIONS)}")
         known = {f.name for f in dataclasses.fields(_SECTIONS[name])} - _WIRED
+        known -= {"seed"} if name == "downstream" else set()  # downstream_seeds says which
         _refuse_unknown(f"{path} [{name}]", section, known)
     known = {f.name for f in dataclasses.fields(Round)} - {"sections"}
     _refuse_unknown(path, content, known)
     for name in ("name", "pool", "seed", "output"):
         if name not in content:
             raise ConfigError(f"{path} lacks `{name}`")
-    found = Round(**content, sections=sections)
+    found = _build(path, Round, **content, sections=sections)
     if found.rounds < 1:
         raise ConfigError(f"{path}: rounds is {found.rounds}; it must be at least 1")
     if found.downstream_seeds and found.evaluation is None:
@@ -155,24 +160,15 @@ def _one_round(settings: Round, number: int, pool: str, reference_corpus: str, e
     reference, distilled = str(root / "workdirs" / "reference"), str(root / "workdirs" / "distill")
     embeddings, curated, control = str(root / "embeddings"), str(root / "curated"), str(root / "control")
     suffix = f" (round {number})" if settings.rounds > 1 else ""
-    common = {"version": settings.version}
-    train = TrainConfig(
-        corpus=reference_corpus,
-        workdir=reference,
-        name=f"{settings.name}_reference",
-        **common,
-        **_of(settings, "train"),
-    )
-    cache = embed.EmbedConfig(
-        corpus=pool, reference=reference, output=embeddings, name=settings.name, **common, **_of(settings, "embed")
-    )
-    distill = DistillConfig(
-        corpus=pool, embeddings=embeddings, reference=reference, workdir=distilled,
-        name=f"{settings.name}_distill", **common, **_of(settings, "distill"),
+    train = _from(settings, "train", corpus=reference_corpus, workdir=reference, name=f"{settings.name}_reference")
+    cache = _from(settings, "embed", corpus=pool, reference=reference, output=embeddings, name=settings.name)
+    distill = _from(
+        settings, "distill", corpus=pool, embeddings=embeddings, reference=reference, workdir=distilled,
+        name=f"{settings.name}_distill",
     )  # fmt: skip
-    pick = curate.CurateConfig(
-        corpus=pool, selections=distilled, output=curated, control=control,
-        name=f"{settings.name}_curated", **common, **_of(settings, "curate"),
+    pick = _from(
+        settings, "curate", corpus=pool, selections=distilled, output=curated, control=control,
+        name=f"{settings.name}_curated",
     )  # fmt: skip
     stages = [
         Stage(f"train reference{suffix}", reference, lambda: loop.run(train)),
@@ -191,14 +187,14 @@ def _downstream(
 ) -> list[Stage]:
     workdir = str(root / "workdirs" / f"downstream-{label}-{seed}")
     figures = str(root / "evaluations" / f"downstream-{label}-{seed}.json")
-    train = TrainConfig(
-        corpus=corpus, workdir=workdir, seed=seed, name=f"{settings.name}_{label}_{seed}", version=settings.version,
-        **_of(settings, "downstream"),
-    )  # fmt: skip
+    train = _from(
+        settings, "downstream", corpus=corpus, workdir=workdir, seed=seed, name=f"{settings.name}_{label}_{seed}"
+    )
+    measured = evaluate.EvaluateConfig(checkpoint=workdir, corpus=evaluation, output=figures)
 
     def measure() -> None:
-        if not storage.as_path(figures).exists():
-            evaluate.run(evaluate.EvaluateConfig(checkpoint=workdir, corpus=evaluation, output=figures))
+        if not evaluate.is_current(measured):
+            evaluate.run(measured)
 
     return [
         Stage(f"train on {label}, seed {seed}{suffix}", workdir, lambda: loop.run(train)),
@@ -207,18 +203,28 @@ def _downstream(
 
 
 def _ingest(settings: Round, role: str, source: str, output: str) -> Stage:
-    config = ingest.IngestConfig(
-        source=source,
-        name=f"{settings.name}_{role}",
-        output=output,
-        version=settings.version,
-        **_of(settings, "ingest"),
-    )
+    config = _from(settings, "ingest", source=source, name=f"{settings.name}_{role}", output=output)
     return Stage(f"ingest {role}", output, lambda: ingest.run(config, []))
 
 
-def _of(settings: Round, section: str) -> dict[str, Any]:
-    return settings.sections.get(section, {})
+def _from(settings: Round, section: str, **wired: Any) -> Any:
+    """Builds a stage's config from its section and from what the round decides."""
+    fields = settings.sections.get(section, {})
+    return _build(f"[{section}]", _SECTIONS[section], version=settings.version, **wired, **fields)
+
+
+def _build(where: str, config: type, **fields: Any) -> Any:
+    """Constructs a config with its fields' types checked.
+
+    Raises:
+      ConfigError: a value of the wrong type, or one that the config itself refuses.
+    """
+    try:
+        return pydantic.TypeAdapter(config).validate_python(fields)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{where} {name} is {first['input']!r}: {first['msg'].lower()}") from None
 
 
 def _refuse_unknown(where: str, keys: dict[str, Any], known: set[str]) -> None:

@@ -33,7 +33,9 @@ class Checkpoints:
     def __init__(self, directory: str):
         self._manager = ocp.CheckpointManager(
             storage.absolute(directory),
-            options=ocp.CheckpointManagerOptions(max_to_keep=_KEPT, enable_async_checkpointing=False),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=_KEPT, enable_async_checkpointing=False, cleanup_tmp_directories=True
+            ),
         )
 
     def close(self) -> None:

@@ -39,13 +39,23 @@ class EvaluateConfig:
 
 def run(config: EvaluateConfig) -> dict[str, float]:
     """Evaluates a model; returns the figures by name (fractions and counts)."""
-    model, _ = models.load(config.checkpoint)
+    model, of_model = models.load(config.checkpoint)
     manifest = manifests.read(config.corpus, kind="corpus")
     image, text, owner = embed_corpus(model, config.corpus, manifest)
     figures = retrieval(image, text, owner)
     if config.output is not None:
-        storage.replace(config.output, json.dumps(figures, indent=2).encode() + b"\n")
+        evaluation = {"model": of_model.fingerprint, "corpus": manifest.fingerprint, "figures": figures}
+        storage.replace(config.output, json.dumps(evaluation, indent=2).encode() + b"\n")
     return figures
+
+
+def is_current(config: EvaluateConfig) -> bool:
+    """Says whether the output file holds the figures of this very model and corpus."""
+    if config.output is None or not storage.as_path(config.output).exists():
+        return False
+    stored = json.loads(storage.as_path(config.output).read_text())
+    model, corpus = manifests.read(config.checkpoint, kind="model"), manifests.read(config.corpus, kind="corpus")
+    return (stored.get("model"), stored.get("corpus")) == (model.fingerprint, corpus.fingerprint)
 
 
 def embed_corpus(

@@ -7,6 +7,7 @@ distill, `selections/`; its manifest is written last.
 import dataclasses
 import json
 import logging
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 
 from schemas import manifest as manifests
 from schemas import records, shards, storage
-from schemas.errors import DataError, IntegrityError
+from schemas.errors import ConfigError, DataError, IntegrityError
 from trainer import presets, tokenizer
 from trainer.checkpoint import CHECKPOINTS, Checkpoints
 from trainer.config import DistillConfig, TrainConfig
@@ -224,7 +225,12 @@ def _tokenizer(
     preset = presets.get(config.preset)
     own = storage.as_path(config.workdir) / tokenizer.FILE_NAME
     if own.exists():
-        return tokenizer.load(str(own), preset.text_length)
+        found = tokenizer.load(str(own), preset.text_length)
+        if config.tokenizer is not None and tokenizer.load(config.tokenizer, preset.text_length).model != found.model:
+            raise ConfigError(
+                f"tokenizer is {config.tokenizer}, and {config.workdir} was begun with another: choose another workdir"
+            )
+        return found
     if config.tokenizer is not None:
         found = tokenizer.load(config.tokenizer, preset.text_length)
     elif embeddings is not None and embeddings.embeddings is not None and isinstance(config, DistillConfig):
@@ -277,12 +283,23 @@ def _complete(
     )  # fmt: skip
 
 
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except ValueError:  # cut off when the run was killed
+        return math.inf
+
+
 class _Metrics:
     """`metrics.jsonl` and the progress lines: losses, learnability, speed, and time spent waiting for data."""
 
     def __init__(self, config: TrainConfig, first: int):
         self._config = config
-        self._file = (storage.as_path(config.workdir) / METRICS_FILE).open("a")
+        path = storage.as_path(config.workdir) / METRICS_FILE
+        kept = path.read_text().splitlines(keepends=True) if path.exists() else []
+        # A resumed run logs the steps after its checkpoint again.
+        storage.replace(path, "".join(line for line in kept if _step_of(line) <= first).encode())
+        self._file = path.open("a")
         self._begin = self._since = self._shown = time.monotonic()
         self._first, self._counted, self._stalled = first, first, 0.0
 

@@ -1,5 +1,6 @@
 """`make flickr8k FLICKR8K=folder`: the demo's round on real photos; prints the same figures."""
 
+import functools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,8 @@ class Flickr8kConfig:
 def main() -> int:
     """Runs the round; returns the exit code."""
     config = tyro.cli(Flickr8kConfig, prog="python -m benchmarks.flickr8k")
-    return run.run(Path(__file__).parent / "round.toml", lambda raw: sources.make(raw, config.data))
+    make = functools.partial(sources.make, data=config.data)
+    return run.run(Path(__file__).parent / "round.toml", make, sources.CREDIT)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from schemas.identity import keyed_order
 
 NOISE = noise.Noise(mismatched=0.5, boilerplate=0.05, duplicates=0.03, broken=0.01)
 SEED = 2406_17711
+CREDIT = "Pictures: Flickr8k, for research use only; not to be redistributed."
 _SEED_PHOTOS = 1000
 log = logging.getLogger(__name__)
 

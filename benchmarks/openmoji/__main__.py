@@ -9,9 +9,7 @@ from benchmarks.openmoji import sources
 
 def main() -> int:
     """Runs the demo; returns the exit code."""
-    code = run.run(Path(__file__).parent / "round.toml", sources.make)
-    print("Pictures: OpenMoji (openmoji.org), CC BY-SA 4.0, rendered here.")
-    return code
+    return run.run(Path(__file__).parent / "round.toml", sources.make, sources.CREDIT)
 
 
 if __name__ == "__main__":

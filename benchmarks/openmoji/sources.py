@@ -20,6 +20,7 @@ from schemas.identity import keyed_order
 
 LANGUAGES = {"en": 1.0, "es": 0.3, "pt": 0.3}  # share of pictures that have a caption in it
 PIXELS = 64
+CREDIT = "Pictures: OpenMoji (openmoji.org), CC BY-SA 4.0, rendered at 64 pixels."
 NOISE = noise.Noise(mismatched=0.5, boilerplate=0.06, duplicates=0.05, broken=0.02)
 SEED = 2406_17711
 _SHARES = (("evaluation", 0.15), ("seed", 0.28), ("pool", 1.0))  # cumulated below
