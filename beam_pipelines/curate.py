@@ -322,3 +322,9 @@ def _uids(directory: str, corpus: manifests.Manifest) -> list[str]:
     return [
         records.record_uid(row) for shard in corpus.shards for row in shards.read_all(root / shard.name, shard.rows)
     ]
+
+
+Config = CurateConfig
+
+if __name__ == "__main__":
+    job.main("curate")

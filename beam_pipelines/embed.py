@@ -222,3 +222,9 @@ def _result(task: ShardTask, shard: manifests.Shard, model: models.Model, invali
 def _failure(example: records.Example, task: ShardTask, row: int, detail: str) -> rejections.Rejection:
     source = f"{task.shard.name}[{row}] {example.uid}"
     return rejections.Rejection(source=source, stage=STAGE, reason=rejections.Reason.NOT_EMBEDDED, detail=detail)
+
+
+Config = EmbedConfig
+
+if __name__ == "__main__":
+    job.main("embed")

@@ -322,3 +322,9 @@ def _read_keys(path: storage.epath.Path, task: sources.Task) -> tuple[Spooled, l
     counts = json.loads((table.schema.metadata or {})[b"tally"])
     uids = table["uid"].to_pylist()
     return Spooled(task.index, counts["read"], len(uids), counts["rejected"]), uids
+
+
+Config = IngestConfig
+
+if __name__ == "__main__":
+    job.main("ingest")

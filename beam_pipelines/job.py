@@ -6,14 +6,18 @@ local run, or a submitted remote one. Nothing after this is needed for the outpu
 
 import argparse
 import difflib
+import importlib
 import json
 import re
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import apache_beam as beam
+import tyro
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
 
+from beam_pipelines import console
 from schemas import errors, storage
 from schemas import manifest as manifests
 
@@ -21,6 +25,28 @@ from schemas import manifest as manifests
 LOCAL_RUNNER = "FnApiRunner"
 WORK_DIRECTORY = ".work"
 _ERRORS = {e.__name__: e for e in (errors.ConfigError, errors.DataError, errors.IntegrityError)}
+
+
+def command(name: str, module: Any, arguments: list[str]) -> int:
+    """Runs a job's module from the command line: its `Config` takes the flags, and Beam those it does not know."""
+    config, beam_flags = tyro.cli(
+        module.Config, prog=name, args=arguments, use_underscores=True, return_unknown_args=True
+    )
+    manifest = module.run(config, list(beam_flags))
+    if manifest is None:
+        print(f"{name}: submitted; the job goes on without this command, and {config.output} is complete when it ends")
+    else:
+        print(summary(config.output, manifest))
+    return 0
+
+
+def main(name: str) -> NoReturn:
+    """Runs `python -m beam_pipelines.<name>`, as a Flex template does.
+
+    The module is imported anew under its own name: what is pickled for workers must not live in `__main__`.
+    """
+    module = importlib.import_module(f"beam_pipelines.{name}")
+    sys.exit(console.run_command(name, lambda: command(name, module, sys.argv[1:])))
 
 
 def parse_options(flags: list[str]) -> PipelineOptions:

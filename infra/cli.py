@@ -8,15 +8,14 @@ import contextlib
 import dataclasses
 import importlib
 import json
-import logging
-import os
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tyro
 
-from schemas.errors import SuperbatchError
+from beam_pipelines import console
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,18 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     if name not in _JOBS:
         print(f"superbatch: no command {name!r}; there are: {', '.join(_JOBS)}", file=sys.stderr)
         return 2
-    set_up_logging()
-    try:
-        return _JOBS[name][0](rest)
-    except (SuperbatchError, OSError) as error:
-        if os.environ.get("SUPERBATCH_TRACEBACK"):
-            raise
-        kind = "" if isinstance(error, SuperbatchError) else f"{type(error).__name__}: "
-        print(f"superbatch {name}: {kind}{' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"superbatch {name}: interrupted; run it again to go on where it stopped", file=sys.stderr)
-        return 130
+    return console.run_command(f"superbatch {name}", lambda: _JOBS[name][0](rest))
 
 
 def _usage() -> str:
@@ -63,26 +51,15 @@ def _parse(name: str, config: type, arguments: list[str]) -> Any:
     return tyro.cli(config, prog=f"superbatch {name}", args=arguments, use_underscores=True)
 
 
-def _beam_job(name: str, arguments: list[str], config_name: str) -> int:
+def _beam_job(name: str, arguments: list[str]) -> int:
     with quiet_imports():
         module = importlib.import_module(f"beam_pipelines.{name}")
         from beam_pipelines import job
-    config, unknown = tyro.cli(
-        getattr(module, config_name),
-        prog=f"superbatch {name}",
-        args=arguments,
-        use_underscores=True,
-        return_unknown_args=True,
-    )
-    manifest = module.run(config, list(unknown))
-    print(
-        "submitted: the job goes on without this command" if manifest is None else job.summary(config.output, manifest)
-    )
-    return 0
+    return job.command(f"superbatch {name}", module, arguments)
 
 
 def _ingest(arguments: list[str]) -> int:
-    return _beam_job("ingest", arguments, "IngestConfig")
+    return _beam_job("ingest", arguments)
 
 
 def _train(arguments: list[str]) -> int:
@@ -90,7 +67,7 @@ def _train(arguments: list[str]) -> int:
 
 
 def _embed(arguments: list[str]) -> int:
-    return _beam_job("embed", arguments, "EmbedConfig")
+    return _beam_job("embed", arguments)
 
 
 def _distill(arguments: list[str]) -> int:
@@ -98,7 +75,7 @@ def _distill(arguments: list[str]) -> int:
 
 
 def _curate(arguments: list[str]) -> int:
-    return _beam_job("curate", arguments, "CurateConfig")
+    return _beam_job("curate", arguments)
 
 
 def _evaluate(arguments: list[str]) -> int:
@@ -157,18 +134,9 @@ def _trainer(name: str, config_name: str, arguments: list[str]) -> int:
     return 0
 
 
-def set_up_logging() -> None:
-    """Our own progress at INFO, libraries' at WARNING; one line each, to standard error."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
-    for package in ("schemas", "trainer", "beam_pipelines", "infra", "benchmarks"):
-        logging.getLogger(package).setLevel(logging.INFO)
-
-
 @contextlib.contextmanager
-def quiet_imports() -> Any:
+def quiet_imports() -> Iterator[None]:
     """Imports Beam without its notices about optional dependencies."""
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

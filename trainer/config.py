@@ -41,7 +41,7 @@ class TrainConfig:
     resolution: int | None = content(None)
     """pixels a side; the preset's own if not given"""
     tokenizer: str | None = None
-    """SentencePiece model file; if not given, one is trained on the corpus's texts"""
+    """SentencePiece model file; if not given, distill takes the embeddings' and train makes one from the corpus"""
     vocabulary: int | None = content(None)
     """token ids of a tokenizer trained here; the preset's own if not given"""
     loss: Loss = content("sigmoid")

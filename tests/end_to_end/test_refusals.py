@@ -1,6 +1,8 @@
 """What does not belong together is refused, with both values; what was damaged is named."""
 
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -179,3 +181,17 @@ def test_unknown_commands_and_help(capsys):
     assert "there are: ingest, train" in capsys.readouterr().err
     assert cli.main(["--help"]) == 0
     assert "distill" in capsys.readouterr().out
+
+
+def test_beam_jobs_run_as_modules_too(miniature, tmp_path):
+    """As a Flex template starts them: a fresh interpreter, and nothing pickled from __main__."""
+    arguments = [f"--source=folder:{miniature.parent}/seed", "--name=mini_seed", f"--output={tmp_path}/c", "--shards=2"]
+    command = [sys.executable, "-W", "ignore", "-m", "beam_pipelines.ingest"]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    fingerprint = manifests.read(str(miniature / "corpora/seed")).fingerprint
+    assert manifests.read(f"{tmp_path}/c").fingerprint == fingerprint
+    assert done.stdout.strip().endswith(f"fingerprint {fingerprint[:12]}")
+    failed = subprocess.run([*command, *arguments, "--seeed=3"], capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    assert failed.stderr.strip().splitlines()[-1].startswith("ingest: unknown flag '--seeed=3'")

@@ -1,0 +1,39 @@
+"""What every command does at a terminal: progress to standard error, failures in one line, an exit code.
+
+Imports neither Beam nor jax, so that a command which needs neither starts at once.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+from schemas.errors import SuperbatchError
+
+_OURS = ("schemas", "trainer", "beam_pipelines", "infra", "benchmarks")
+
+
+def set_up_logging() -> None:
+    """Our own progress at INFO, libraries' at WARNING; one line each, to standard error."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+    for package in _OURS:
+        logging.getLogger(package).setLevel(logging.INFO)
+
+
+def run_command(name: str, command: Callable[[], int]) -> int:
+    """Runs a command; returns its exit code, 1 for a failure told in one line, 130 if it was interrupted.
+
+    With SUPERBATCH_TRACEBACK set in the environment, failures keep their traceback.
+    """
+    set_up_logging()
+    try:
+        return command()
+    except (SuperbatchError, OSError) as error:
+        if os.environ.get("SUPERBATCH_TRACEBACK"):
+            raise
+        kind = "" if isinstance(error, SuperbatchError) else f"{type(error).__name__}: "
+        print(f"{name}: {kind}{' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; run it again to go on where it stopped", file=sys.stderr)
+        return 130
