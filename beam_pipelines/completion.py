@@ -51,7 +51,7 @@ def complete_dataset(
             "to be written"
         )
     shards = [result.shard for result in ordered]
-    names = features.write_metadata(directory, dataset, row_kind, shards)
+    names = features.write_metadata(directory, dataset, row_kind, shards, manifest_fields["version"])
     names += [n for n in storage.relative_files(directory) if n.startswith("rejections/")]
     names += extra_files
     made = manifests.make(

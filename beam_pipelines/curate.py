@@ -9,6 +9,7 @@ reference alone scores best.
 """
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -59,10 +60,13 @@ class CurateConfig:
     """key of the shuffle and of the uniform control"""
 
     def __post_init__(self) -> None:
-        if self.budget <= 0 or (self.budget >= 1 and self.budget != int(self.budget)):
+        if not (math.isfinite(self.budget) and self.budget > 0) or (self.budget >= 1 and self.budget % 1):
             raise ConfigError(f"budget is {self.budget}; it must be a number of rows, or a fraction between 0 and 1")
         if self.shards < 1:
             raise ConfigError(f"shards is {self.shards}; it must be at least 1")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed is {self.seed}; it must lie in [0, 2³²)")
+        manifests.check_version(self.version)
         if not self.name.replace("_", "").isalnum() or not self.name.isascii() or self.name[0].isdigit():
             raise ConfigError(f"name is {self.name!r}; it must be letters, digits and _, not starting with a digit")
 
@@ -75,6 +79,7 @@ class CurateConfig:
 class _ControlConfig:
     """What a control sample's manifest records."""
 
+    name: str
     control: Literal["uniform", "top_reference"] = content()
     rows: int = content()
     shards: int = content()
@@ -110,7 +115,7 @@ class ShardPlan:
 
 def run(config: CurateConfig, beam_flags: list[str]) -> manifests.Manifest | None:
     """Runs the job; returns the curated dataset's manifest, or None if a remote runner goes on with it."""
-    options = job.parse_options(beam_flags)
+    options = job.parse_options(beam_flags, config)
     corpus = manifests.read(config.corpus, kind="corpus")
     log_directory = selections.resolve(config.selections)
     logged = manifests.read(log_directory, kind="selections")
@@ -128,9 +133,9 @@ def run(config: CurateConfig, beam_flags: list[str]) -> manifests.Manifest | Non
     if not unfinished:
         log.info("%s is complete already: nothing to do", " and ".join(o.directory for o in outputs))
         return manifests.read(config.output, kind="corpus")
-    plans = [(output, _plan(output, config, corpus, log_directory, logged)) for output in unfinished]
+    plans = [_plan(output, config, corpus, log_directory, logged) for output in unfinished]
     for output, _ in plans:
-        job.claim(output.directory, output.config, manifests.content_fields(output.config), output.parents)
+        job.claim(output.directory, output.config, _identity(output), output.parents)
     log.info("curate: %d of %d rows into %s", outputs[0].rows, corpus.rows, ", ".join(o.directory for o, _ in plans))
     if not job.run(lambda pipeline: build(pipeline, config.corpus, corpus, plans), options):
         return None
@@ -239,7 +244,9 @@ def _plan_outputs(
             label=f"{control} control",
             directory=str(storage.as_path(config.control) / control),
             name=f"{config.name}_{control}",
-            config=_ControlConfig(control=control, rows=rows, shards=config.shards, seed=config.seed),  # type: ignore[arg-type]
+            config=_ControlConfig(
+                name=f"{config.name}_{control}", control=control, rows=rows, shards=config.shards, seed=config.seed
+            ),  # type: ignore[arg-type]
             parents=inputs[control],
             dataset=manifests.DatasetInfo(name=f"{config.name}_{control}", split="train"),
         )
@@ -248,20 +255,24 @@ def _plan_outputs(
 
 
 def _finished(output: Output) -> manifests.Manifest | None:
-    fields = manifests.content_fields(output.config)
-    return job.finished(output.directory, "corpus", output.config, fields, output.parents)
+    return job.finished(output.directory, "corpus", output.config, _identity(output), output.parents)
+
+
+def _identity(output: Output) -> list[str]:
+    return ["name", *manifests.content_fields(output.config)]
 
 
 def _plan(
     output: Output, config: CurateConfig, corpus: manifests.Manifest, log_directory: str, logged: manifests.Manifest
-) -> list[ShardPlan]:
-    """Chooses the rows of a dataset and lays them out in shards."""
+) -> tuple[Output, list[ShardPlan]]:
+    """Chooses the rows of a dataset and lays them out in shards; also says how many there were to choose from."""
     if isinstance(output.config, CurateConfig):
         offers = policies.count_offers(
             selections.read_superbatches(log_directory), logged.config["block_size"], corpus.rows
         )
         ranked = policies.aggregate(selections.read_picks(log_directory), offers)
-        return lay_out(policies.choose(ranked, config.policy, output.rows), output.shards, config.seed)
+        chosen = policies.choose(ranked, config.policy, output.rows)
+        return replace(output, picked_rows=ranked.num_rows), lay_out(chosen, output.shards, config.seed)
     uids = _uids(config.corpus, corpus)
     if output.config.control == "uniform":
         # A key of its own: the corpus is already in the order of keyed_order(uid, seed).
@@ -270,7 +281,7 @@ def _plan(
     else:
         rows = top_reference_rows(output.parents[1].path, output.rows)
     chosen = pa.table({"row": rows.astype(np.int64), "uid": [uids[row] for row in rows]})
-    return lay_out(chosen, output.shards, config.seed)
+    return output, lay_out(chosen, output.shards, config.seed)
 
 
 def lay_out(chosen: pa.Table, count: int, seed: int) -> list[ShardPlan]:

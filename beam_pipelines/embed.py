@@ -54,6 +54,7 @@ class EmbedConfig:
     """the job fails if a larger share of rows cannot be embedded"""
 
     def __post_init__(self) -> None:
+        manifests.check_version(self.version)
         if self.batch_size < 1:
             raise ConfigError(f"batch_size is {self.batch_size}; it must be at least 1")
         if not 0 <= self.max_rejected_fraction <= 1:
@@ -70,7 +71,7 @@ class ShardTask:
 
 def run(config: EmbedConfig, beam_flags: list[str]) -> manifests.Manifest | None:
     """Runs the job; returns the embeddings' manifest, or None if a remote runner goes on with it."""
-    options = job.parse_options(beam_flags)
+    options = job.parse_options(beam_flags, config)
     corpus = manifests.read(config.corpus, kind="corpus")
     reference = manifests.read(config.reference, kind="model")
     parents = [

@@ -7,6 +7,8 @@ Only keys are shuffled; images go through spool files. A row's shard and place d
 Every piece is committed under a final name, so a rerun takes up what an earlier attempt finished.
 """
 
+import dataclasses
+import hashlib
 import json
 import logging
 import time
@@ -25,7 +27,7 @@ from beam_pipelines.completion import ShardResult, complete_dataset
 from schemas import manifest as manifests
 from schemas import records, rejections, shards, storage
 from schemas.errors import ConfigError
-from schemas.identity import example_uid, image_identity, keyed_order, shard_of
+from schemas.identity import canonical_json, example_uid, image_identity, keyed_order, shard_of
 from schemas.manifest import content
 
 STAGE = "ingest"
@@ -69,6 +71,9 @@ class IngestConfig:
         for field in ("shards", "max_pixels", "max_text_characters"):
             if getattr(self, field) < 1:
                 raise ConfigError(f"{field} is {getattr(self, field)}; it must be at least 1")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed is {self.seed}; it must lie in [0, 2³²)")
+        manifests.check_version(self.version)
         if not 0 <= self.max_rejected_fraction <= 1:
             raise ConfigError(f"max_rejected_fraction is {self.max_rejected_fraction}; it must lie in [0, 1]")
 
@@ -91,6 +96,7 @@ class Spooled:
     read: int
     kept: int
     rejected: dict[str, int]
+    spool: str
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,7 @@ class Key:
 
     uid: str
     task: int
+    spool: str
     row: int
 
 
@@ -112,7 +119,7 @@ class KeptKey:
 
 def run(config: IngestConfig, beam_flags: list[str]) -> manifests.Manifest | None:
     """Runs the job; returns the corpus's manifest, or None if a remote runner goes on with it."""
-    options = job.parse_options(beam_flags)
+    options = job.parse_options(beam_flags, config)
     done = job.finished(config.output, "corpus", config, config.identity, parents=[])
     if done is not None:
         log.info("%s is complete already: nothing to do", config.output)
@@ -120,6 +127,7 @@ def run(config: IngestConfig, beam_flags: list[str]) -> manifests.Manifest | Non
     source, address = sources.parse(config.source)
     tasks = source.list_tasks(address)
     job.claim(config.output, config, config.identity, parents=[])
+    _forget_other_source(config, tasks)
     log.info("ingest: %d source tasks into %d shards", len(tasks), config.shards)
     if not job.run(lambda pipeline: build(pipeline, config, tasks), options):
         return None
@@ -174,14 +182,15 @@ class SpoolPairs(beam.DoFn):
         tally, uids = spool_task(self._config, task)
         yield TaggedOutput(self.TALLIES, tally)
         for row, uid in enumerate(uids):
-            yield Key(uid, task.index, row)
+            yield Key(uid, task.index, tally.spool, row)
 
 
 def spool_task(config: IngestConfig, task: sources.Task) -> tuple[Spooled, list[str]]:
     """Spools one task, or takes up the spool that an earlier attempt committed; returns its tally and uids."""
-    keys_path = _work(config, f"keys-{task.index:05d}.parquet")
+    spool = _spool_name(config, task)
+    keys_path = _work(config, f"keys-{spool}.parquet")
     if keys_path.exists():
-        return _read_keys(keys_path, task)
+        return _read_keys(keys_path, task, spool)
     source, _ = sources.parse(config.source)
     rejected: list[rejections.Rejection] = []
     uids: list[str] = []
@@ -206,11 +215,10 @@ def spool_task(config: IngestConfig, task: sources.Task) -> tuple[Spooled, list[
                 log.info("ingest: %s, %d pairs read, %d rejected", task.name, read, len(rejected))
 
     # The keys go last: their presence says that spool and rejections are complete.
-    shards.write_shard(_spool_path(config, task.index), good_rows())
+    shards.write_shard(_work(config, f"spool-{spool}"), good_rows())
     if rejected:
-        path = storage.as_path(config.output) / REJECTIONS / f"part-{task.index:05d}.parquet"
-        rejections.write(path, rejected)
-    tally = Spooled(task.index, read, len(uids), dict(Counter(str(r.reason) for r in rejected)))
+        rejections.write(_work(config, f"rejections-{spool}.parquet"), rejected)
+    tally = Spooled(task.index, read, len(uids), dict(Counter(str(r.reason) for r in rejected)), spool)
     _write_keys(keys_path, tally, uids)
     return tally, uids
 
@@ -239,16 +247,8 @@ def normalise_pair(raw: sources.RawPair, config: IngestConfig) -> records.Exampl
 
 
 def write_shard(config: IngestConfig, index: int, kept: Iterable[KeptKey]) -> ShardResult:
-    """Writes one shard of the corpus in keyed order, reading its rows from the spools by random access.
-
-    Raises:
-      ConfigError: the shard would be empty.
-    """
+    """Writes one shard of the corpus in keyed order, reading its rows from the spools by random access."""
     ordered = sorted(kept, key=lambda k: (keyed_order(k.key.uid, config.seed), k.key.uid))
-    if not ordered:
-        raise ConfigError(
-            f"--shards is {config.shards}, and shard {index} would be empty: the corpus is too small for so many"
-        )
     path = storage.as_path(config.output) / shards.shard_name(config.dataset, index, config.shards)
     duplicates = sum(k.copies - 1 for k in ordered)
     if path.exists():
@@ -271,6 +271,17 @@ def complete(config: IngestConfig, written: list[ShardResult], tallies: list[Spo
         rejected=dict(rejected),
     )
     job.check_rejected(counts, config.max_rejected_fraction)
+    empty = [result.index for result in written if not result.shard.rows]
+    if empty:
+        raise ConfigError(
+            f"--shards is {config.shards}, and shard {empty[0]} is empty: {counts.kept} rows are too few for so many. "
+            f"Delete {config.output} and use fewer"
+        )
+    for tally in tallies:
+        source = _work(config, f"rejections-{tally.spool}.parquet")
+        if tally.rejected:
+            target = storage.as_path(config.output) / REJECTIONS / f"part-{tally.task:05d}.parquet"
+            storage.replace(target, source.read_bytes())
     return complete_dataset(
         config.output, config.dataset, written, row_kind="corpus", expected_shards=config.shards,
         kind="corpus", name=config.name, version=config.version, config=config, parents=[], counts=counts,
@@ -281,26 +292,40 @@ def _work(config: IngestConfig, name: str) -> storage.epath.Path:
     return storage.as_path(config.output) / job.WORK_DIRECTORY / name
 
 
-def _spool_path(config: IngestConfig, task: int) -> storage.epath.Path:
-    return _work(config, f"spool-{task:05d}.array_record")
+def _spool_name(config: IngestConfig, task: sources.Task) -> str:
+    """Names a task's spool by all that decides it, so that a source which has changed is read anew."""
+    stat = storage.as_path(task.path).stat()
+    settings = {name: getattr(config, name) for name in ("source", "max_pixels", "max_text_characters")}
+    identity = [dataclasses.asdict(task), stat.length, str(stat.mtime), settings]
+    return f"{task.index:05d}-{hashlib.sha256(canonical_json(identity)).hexdigest()[:12]}"
+
+
+def _forget_other_source(config: IngestConfig, tasks: list[sources.Task]) -> None:
+    """Removes the shards of an unfinished attempt at a source that has changed since: they hold other rows."""
+    marker, now = _work(config, "source.json"), canonical_json([_spool_name(config, task) for task in tasks])
+    if marker.exists() and marker.read_bytes() != now:
+        log.info("ingest: the source has changed since the last attempt; its shards are made anew")
+        for shard in storage.as_path(config.output).glob(f"{config.name}-{config.split}.array_record-*"):
+            shard.unlink()
+    storage.replace(marker, now)
 
 
 def _spooled_rows(config: IngestConfig, keys: list[Key]) -> Iterator[bytes]:
-    readers: dict[int, shards.ShardReader] = {}
+    readers: dict[str, shards.ShardReader] = {}
     try:
-        for task in sorted({key.task for key in keys}):
-            path = _work(config, f"keys-{task:05d}.parquet")
+        for spool in sorted({key.spool for key in keys}):
+            path = _work(config, f"keys-{spool}.parquet")
             with path.open("rb") as file:
                 rows = pq.read_metadata(file).num_rows
-            readers[task] = shards.ShardReader(_spool_path(config, task), rows)
+            readers[spool] = shards.ShardReader(_work(config, f"spool-{spool}"), rows)
         for first in range(0, len(keys), _READ_ROWS):
             piece = keys[first : first + _READ_ROWS]
-            places: dict[int, list[int]] = {}
+            places: dict[str, list[int]] = {}
             for place, key in enumerate(piece):
-                places.setdefault(key.task, []).append(place)
+                places.setdefault(key.spool, []).append(place)
             found: dict[int, bytes] = {}
-            for task, wanted in places.items():
-                rows_read = readers[task].read([piece[place].row for place in wanted])
+            for spool, wanted in places.items():
+                rows_read = readers[spool].read([piece[place].row for place in wanted])
                 found |= dict(zip(wanted, rows_read, strict=True))
             yield from (found[place] for place in range(len(piece)))
     finally:
@@ -316,12 +341,12 @@ def _write_keys(path: storage.epath.Path, tally: Spooled, uids: list[str]) -> No
         storage.commit(temporary, path)
 
 
-def _read_keys(path: storage.epath.Path, task: sources.Task) -> tuple[Spooled, list[str]]:
+def _read_keys(path: storage.epath.Path, task: sources.Task, spool: str) -> tuple[Spooled, list[str]]:
     with path.open("rb") as file:
         table = pq.read_table(file)
     counts = json.loads((table.schema.metadata or {})[b"tally"])
     uids = table["uid"].to_pylist()
-    return Spooled(task.index, counts["read"], len(uids), counts["rejected"]), uids
+    return Spooled(task.index, counts["read"], len(uids), counts["rejected"], spool), uids
 
 
 Config = IngestConfig

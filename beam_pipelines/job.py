@@ -5,6 +5,7 @@ local run, or a submitted remote one. Nothing after this is needed for the outpu
 """
 
 import argparse
+import dataclasses
 import difflib
 import importlib
 import json
@@ -49,8 +50,12 @@ def main(name: str) -> NoReturn:
     sys.exit(console.run_command(name, lambda: command(name, module, sys.argv[1:])))
 
 
-def parse_options(flags: list[str]) -> PipelineOptions:
+def parse_options(flags: list[str], config: Any) -> PipelineOptions:
     """Parses Beam's own flags with every options class, since Beam drops unknown flags silently.
+
+    Args:
+      flags: those that the job's own config did not know.
+      config: the job's config; its fields are what a mistyped flag may have meant.
 
     Raises:
       ConfigError: a flag that neither the job nor Beam knows, or a value Beam refuses.
@@ -61,11 +66,12 @@ def parse_options(flags: list[str]) -> PipelineOptions:
             options._add_argparse_args(parser)
     _, unknown = parser.parse_known_args(flags)
     if unknown:
-        known = sorted(o for action in parser._actions for o in action.option_strings if o.startswith("--"))
+        known = [f"--{field.name}" for field in dataclasses.fields(config)]
+        known += sorted(o for action in parser._actions for o in action.option_strings if o.startswith("--"))
         name = unknown[0].split("=")[0]
         close = difflib.get_close_matches(name, known, n=1)
-        hint = f": did you mean {close[0]}?" if close else ""
-        raise errors.ConfigError(f"unknown flag {unknown[0]!r}{hint} See --help for this job's own flags")
+        hint = f"did you mean {close[0]}?" if close else "see --help for this job's own flags"
+        raise errors.ConfigError(f"unknown flag {unknown[0]!r}: {hint}")
     options = PipelineOptions(flags)
     if options.view_as(StandardOptions).runner is None:
         options.view_as(StandardOptions).runner = LOCAL_RUNNER
@@ -83,7 +89,10 @@ def run(build: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> bool
     Raises:
       ConfigError, DataError, IntegrityError: what stopped the job, as its step said it.
     """
-    pipeline = beam.Pipeline(options=options)
+    try:
+        pipeline = beam.Pipeline(options=options)
+    except ValueError as error:
+        raise errors.ConfigError(f"runner is {options.view_as(StandardOptions).runner!r}: {error}") from None
     build(pipeline)
     remote = "Dataflow" in (options.view_as(StandardOptions).runner or "")
     try:
@@ -110,9 +119,13 @@ def claim(directory: str, config: Any, identity: list[str], parents: list[manife
     }
     if storage.write_once(path, json.dumps(wanted, indent=2).encode()):
         return
-    begun = json.loads(path.read_text())
-    manifests.refuse_other_config(directory, begun["config"], config, identity)
-    _refuse_other_parents(directory, begun["parents"], parents)
+    try:
+        begun = json.loads(path.read_bytes())
+        settings, before = begun["config"], begun["parents"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise errors.IntegrityError(f"{path} is damaged ({error!r}): delete {directory} and start again") from None
+    manifests.refuse_other_config(directory, settings, config, identity)
+    _refuse_other_parents(directory, before, parents)
 
 
 def finished(
@@ -128,6 +141,8 @@ def finished(
     manifest = manifests.read(directory, kind=kind)
     manifests.refuse_other_config(directory, manifest.config, config, identity)
     _refuse_other_parents(directory, {p.role: p.fingerprint for p in manifest.parents}, parents)
+    # Left over if an attempt was stopped between its manifest and its cleaning up.
+    storage.remove_tree(storage.as_path(directory) / WORK_DIRECTORY)
     return manifest
 
 

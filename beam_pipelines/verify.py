@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import tyro
 
 from schemas import manifest as manifests
@@ -42,15 +44,19 @@ class Verified:
 
 
 def run(config: VerifyConfig) -> list[Verified]:
-    """Verifies an artifact, and the selections inside it if it is a distill workdir.
+    """Verifies an artifact, and the selections inside it if it is a distill workdir. Whatever is wrong is a finding."""
+    paths = [config.path]
+    inside = storage.as_path(config.path) / selections.DIRECTORY
+    if inside.exists():
+        paths.append(str(inside))
+    return [_verify_or_say_why_not(path) for path in paths]
 
-    Raises:
-      DataError: there is no complete artifact at the path.
-    """
-    inside = selections.resolve(config.path)
-    # A distill run completes its selections before its model.
-    paths = [config.path] if inside == config.path or manifests.exists(config.path) else []
-    return [verify(path) for path in [*paths, *([inside] if inside != config.path else [])]]
+
+def _verify_or_say_why_not(path: str) -> Verified:
+    try:
+        return verify(path)
+    except (SuperbatchError, OSError) as error:
+        return Verified(path, "unknown", "", 0, 0, [f"{manifests.FILE_NAME}: {error}"])
 
 
 def verify(path: str) -> Verified:
@@ -66,11 +72,10 @@ def verify(path: str) -> Verified:
         *_check_parents(manifest),
     ]
     damaged = {finding.split(":")[0] for finding in findings}
-    if manifest.kind in ("corpus", "embeddings"):
-        sound = [shard for shard in manifest.shards if shard.name not in damaged]
-        check = _check_examples if manifest.kind == "corpus" else _check_embeddings
-        for shard in sound:
-            findings += check(path, manifest, shard)
+    check = {"corpus": _check_examples, "embeddings": _check_embeddings, "selections": _check_selections}
+    for shard in manifest.shards:
+        if shard.name not in damaged:
+            findings += check[manifest.kind](path, manifest, shard)
     return Verified(path, manifest.kind, manifest.fingerprint, len(manifest.shards), manifest.rows, findings)
 
 
@@ -78,7 +83,12 @@ def _check_files(path: str, manifest: manifests.Manifest) -> Iterator[str]:
     """Compares the directory's files with the manifest's: missing, extra, another size, another hash."""
     present = set(storage.relative_files(path)) - {manifests.FILE_NAME}
     if manifest.kind == "model":
-        present = {name for name in present if not name.startswith(f"{selections.DIRECTORY}/")}
+        # A distill workdir holds another artifact, verified on its own.
+        inside = {name for name in present if name.startswith(f"{selections.DIRECTORY}/")}
+        present -= inside
+        distilled = any(parent.role == "embeddings" for parent in manifest.parents)
+        if distilled and f"{selections.DIRECTORY}/{manifests.FILE_NAME}" not in inside:
+            yield f"{selections.DIRECTORY}/{manifests.FILE_NAME}: missing, and this model logged its picks there"
     recorded = [*manifest.shards, *manifest.files]
     for file in recorded:
         if file.name not in present:
@@ -146,6 +156,30 @@ def _check_embeddings(path: str, manifest: manifests.Manifest, shard: manifests.
             uid = records.record_uid(record)
             if embedding.uid != uid:
                 yield f"{shard.name}: row {row} is {embedding.uid}, and {uid} in the corpus"
+                return
+    except SuperbatchError as error:
+        yield f"{shard.name}: {error}"
+
+
+def _check_selections(path: str, manifest: manifests.Manifest, shard: manifests.Shard) -> Iterator[str]:
+    """Counts a part's rows, and compares the uid of every pick with the corpus's if that can be reached."""
+    try:
+        with (storage.as_path(path) / shard.name).open("rb") as file:
+            part = pq.read_table(file)
+    except (pa.ArrowException, OSError) as error:
+        yield f"{shard.name}: not readable as Parquet: {error}"
+        return
+    if part.num_rows != shard.rows:
+        yield f"{shard.name}: {part.num_rows} rows, recorded {shard.rows}"
+    corpus = manifest.parent("corpus").path
+    if "uid" not in part.column_names or not manifests.exists(corpus):
+        return
+    try:
+        reader = shards.open_dataset(corpus, manifests.read(corpus, kind="corpus"))
+        rows = part["row"].to_pylist()
+        for row, uid, record in zip(rows, part["uid"].to_pylist(), reader.read(rows), strict=True):
+            if records.record_uid(record) != uid:
+                yield f"{shard.name}: row {row} was picked as {uid}, and is {records.record_uid(record)} in the corpus"
                 return
     except SuperbatchError as error:
         yield f"{shard.name}: {error}"

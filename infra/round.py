@@ -95,10 +95,10 @@ def read(path: str) -> Round:
       ConfigError: it cannot be parsed, or has keys that no stage knows.
     """
     try:
-        content = tomllib.loads(storage.as_path(path).read_text())
+        content = tomllib.loads(storage.as_path(path).read_bytes().decode())
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist: --config names a round's TOML file") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     sections = {name: content.pop(name) for name in list(content) if isinstance(content[name], dict)}
     for name, section in sections.items():
@@ -224,6 +224,8 @@ def _build(where: str, config: type, **fields: Any) -> Any:
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "missing":
+            raise ConfigError(f"{where} lacks `{name}`") from None
         raise ConfigError(f"{where} {name} is {first['input']!r}: {first['msg'].lower()}") from None
 
 

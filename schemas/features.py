@@ -46,7 +46,7 @@ def declare(kind: RowKind) -> Any:
     return tfds.features.FeaturesDict(features)
 
 
-def write_metadata(directory: str, dataset: DatasetInfo, kind: RowKind, shards: list[Shard]) -> list[str]:
+def write_metadata(directory: str, dataset: DatasetInfo, kind: RowKind, shards: list[Shard], version: str) -> list[str]:
     """Writes TFDS's own metadata for committed shards; returns the names of the files it wrote."""
     import tensorflow_datasets as tfds
 
@@ -62,7 +62,8 @@ def write_metadata(directory: str, dataset: DatasetInfo, kind: RowKind, shards: 
         ),
     )
     tfds.folder_dataset.write_metadata(
-        data_dir=directory,
+        data_dir=storage.as_path(directory),
+        version=version,
         features=declare(kind),
         split_infos=[split],
         description=_DESCRIPTIONS[kind],

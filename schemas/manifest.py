@@ -13,6 +13,7 @@ sha256, counts what was read and what became of it, and points at the artifacts 
 import dataclasses
 import hashlib
 import json
+import re
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, Self, get_args
@@ -243,26 +244,24 @@ def read(directory: str, kind: Kind | None = None) -> Manifest:
     """
     path = storage.as_path(directory) / FILE_NAME
     try:
-        text = path.read_text()
-    except FileNotFoundError:
+        stored = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
         what = kind or f"artifact ({', '.join(get_args(Kind))})"
         raise DataError(
             f"{directory} is not a complete {what}: it has no {FILE_NAME}, which every job writes last. "
             "Check the path, or run the job that makes it again: finished parts are kept"
         ) from None
     try:
-        manifest = Manifest.model_validate_json(text)
-    except (ValidationError, UnicodeDecodeError) as error:
+        manifest = Manifest.model_validate_json(stored)
+    except (ValidationError, UnicodeDecodeError, ValueError) as error:
         raise IntegrityError(f"{path} is not a manifest of schema version {SCHEMA_VERSION}: {error}") from None
     if manifest.schema_version != SCHEMA_VERSION:
         raise IntegrityError(
             f"{path} has schema version {manifest.schema_version}; this release reads {SCHEMA_VERSION}"
         )
-    for field, computed in (
-        ("checksum", manifest.compute_checksum()),
-        ("fingerprint", manifest.compute_fingerprint()),
-    ):
-        recorded = getattr(manifest, field)
+    # The checksum first: the fingerprint's parts may be missing from an altered manifest.
+    for field, compute in (("checksum", manifest.compute_checksum), ("fingerprint", manifest.compute_fingerprint)):
+        recorded, computed = getattr(manifest, field), compute()
         if recorded != computed:
             raise IntegrityError(f"{path} was altered: it records {field} {recorded}, its content gives {computed}")
     if kind is not None and manifest.kind != kind:
@@ -283,6 +282,16 @@ def describe_files(directory: str, names: list[str]) -> list[File]:
 def as_parent(role: str, path: str, manifest: Manifest) -> Parent:
     """Returns the record of an input for the manifest of what is made from it."""
     return Parent(role=role, path=storage.absolute(path), fingerprint=manifest.fingerprint)
+
+
+def check_version(version: str) -> None:
+    """Checks a version's form, which is TFDS's: three numbers.
+
+    Raises:
+      ConfigError: it has another.
+    """
+    if not re.fullmatch(r"\d+\.\d+\.\d+", version):
+        raise ConfigError(f"version is {version!r}; it must be three numbers such as 1.0.0")
 
 
 def content(default: Any = dataclasses.MISSING, **keywords: Any) -> Any:

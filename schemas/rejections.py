@@ -21,6 +21,7 @@ class Reason(StrEnum):
 
     UNREADABLE_SOURCE = "unreadable_source"
     UNSAFE_PATH = "unsafe_path"
+    FILE_TOO_LARGE = "file_too_large"
     INVALID_RECORD = "invalid_record"
     MISSING_IMAGE = "missing_image"
     MISSING_TEXT = "missing_text"

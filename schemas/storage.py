@@ -62,7 +62,7 @@ def temporary_file(destination: "str | os.PathLike[str]") -> Iterator[Path]:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return
-    folder = Path(destination).parent
+    folder = Path(destination).expanduser().parent
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     try:
@@ -81,6 +81,7 @@ def commit(temporary: Path, destination: "str | os.PathLike[str]") -> bool:
         return _commit_remote(temporary, os.fspath(destination))
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
+    destination = os.path.expanduser(destination)
     try:
         os.link(temporary, destination)
     except FileExistsError:
@@ -120,7 +121,7 @@ def replace(destination: "str | os.PathLike[str]", content: bytes) -> None:
         return
     with temporary_file(destination) as temporary:
         temporary.write_bytes(content)
-        os.replace(temporary, destination)
+        os.replace(temporary, os.path.expanduser(destination))
 
 
 def remove_tree(path: "str | os.PathLike[str]") -> None:

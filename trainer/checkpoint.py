@@ -77,7 +77,8 @@ def restore_parameters(directory: str, like: Any) -> Any:
     Raises:
       IntegrityError: there is no checkpoint.
     """
-    manager = ocp.CheckpointManager(storage.absolute(directory))
+    options = ocp.CheckpointManagerOptions(create=False, read_only=True)
+    manager = ocp.CheckpointManager(storage.absolute(directory), options=options)
     try:
         step = manager.latest_step()
         if step is None:
@@ -93,6 +94,9 @@ def restore_parameters(directory: str, like: Any) -> Any:
                 )
             ),
         )
+    except (ValueError, KeyError, FileNotFoundError) as error:
+        reason = str(error).splitlines()[0] if str(error) else repr(error)
+        raise IntegrityError(f"{directory}: the checkpoint cannot be restored: {reason}") from None
     finally:
         manager.close()
     return jax.tree.map(np.asarray, restored["state"]["parameters"])

@@ -4,8 +4,10 @@ Every field that decides what is learned is declared with `content` and enters t
 names, worker counts and logging do not.
 """
 
+import math
 from dataclasses import dataclass
 
+from schemas import manifest as manifests
 from schemas.errors import ConfigError
 from schemas.manifest import content
 from trainer import presets
@@ -81,8 +83,12 @@ class TrainConfig:
                 raise ConfigError(f"{field} is {value}; it must be at least 1, or left out for the preset's own")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed is {self.seed}; it must lie in [0, 2³²)")
-        if not self.learning_rate > 0:
-            raise ConfigError(f"learning_rate is {self.learning_rate}; it must be positive")
+        for field in ("learning_rate", "clip_norm"):
+            if not (math.isfinite(getattr(self, field)) and getattr(self, field) > 0):
+                raise ConfigError(f"{field} is {getattr(self, field)}; it must be positive and finite")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise ConfigError(f"weight_decay is {self.weight_decay}; it must be finite and not negative")
+        manifests.check_version(self.version)
         if not 0 <= self.warmup_steps <= self.steps:
             raise ConfigError(f"warmup_steps is {self.warmup_steps}; it must lie between 0 and steps ({self.steps})")
         if self.superbatch_size % self.block_size:

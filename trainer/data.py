@@ -41,6 +41,9 @@ class Candidates(TypedDict):
 class Blocks:
     """How `rows` rows are cut into blocks, and in which order steps take them.
 
+    With `rotate`, for training without selection, an epoch's blocks begin at a row of its own and wrap around: every
+    block is whole, no row stands twice in an epoch, and the few that are left out differ from epoch to epoch.
+
     Raises:
       ConfigError: the corpus has fewer rows than one step needs.
     """
@@ -49,9 +52,10 @@ class Blocks:
     size: int
     per_step: int
     seed: int
+    rotate: bool = False
 
     def __post_init__(self) -> None:
-        if self.steps_per_epoch < 1:
+        if self.rows < self.per_step * self.size:
             raise ConfigError(
                 f"a step takes {self.per_step * self.size} rows and the corpus has {self.rows}: lower batch_size or "
                 "filter_ratio, or use a larger corpus"
@@ -59,8 +63,8 @@ class Blocks:
 
     @property
     def count(self) -> int:
-        """The number of blocks, the last one filled up."""
-        return -(-self.rows // self.size)
+        """The number of blocks: the last one filled up, or, rotating, whole ones only."""
+        return self.rows // self.size if self.rotate else -(-self.rows // self.size)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -73,10 +77,17 @@ class Blocks:
         order = _permutation(self.count, self.seed, epoch)
         return order[place * self.per_step : (place + 1) * self.per_step]
 
-    def rows_of(self, block: int) -> tuple[np.ndarray, np.ndarray]:
+    def rows_of(self, block: int, step: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Returns a block's global rows [size], and which of them are its own rather than filling."""
         rows = np.arange(block * self.size, (block + 1) * self.size, dtype=np.int64)
-        return rows % self.rows, rows < self.rows
+        if not self.rotate:
+            return rows % self.rows, rows < self.rows
+        epoch = step // self.steps_per_epoch
+        begin = np.random.default_rng([self.seed, epoch, _ROTATION]).integers(self.rows)
+        return (begin + rows) % self.rows, np.ones(self.size, bool)
+
+
+_ROTATION = 1  # a stream of random numbers beside the permutation's
 
 
 @functools.lru_cache(maxsize=2)
@@ -129,7 +140,7 @@ class BlockLoader:
         """
         step, place = divmod(int(k), self.blocks.per_step)
         block = int(self.blocks.of_step(step)[place])
-        rows, own = self.blocks.rows_of(block)
+        rows, own = self.blocks.rows_of(block, step)
         examples = [records.decode_example(record) for record in self.corpus.read(rows.tolist())]
         candidates = Candidates(
             image=np.stack([self._decode(int(r), e.image) for r, e in zip(rows, examples, strict=True)]),

@@ -57,19 +57,21 @@ def run(config: TrainConfig) -> manifests.Manifest:
         log.info("%s is complete already: nothing to do", config.workdir)
         return done
 
+    # Everything that can be wrong with the settings is found before the workdir is claimed.
     tokens = _tokenizer(config, corpus, reference)
     resolution = config.resolution or presets.get(config.preset).resolution
     architecture = Architecture(config.preset, resolution, tokens.vocabulary)
-    _claim(config, parents, architecture)
-
+    graph, parameters = architecture.build(config.seed)
+    per_step = config.superbatch_size // config.block_size
     loader = BlockLoader(
         corpus=shards.open_dataset(config.corpus, corpus),
-        blocks=Blocks(corpus.rows, config.block_size, config.superbatch_size // config.block_size, config.seed),
+        blocks=Blocks(corpus.rows, config.block_size, per_step, config.seed, rotate=reference is None),
         tokenizer=tokens,
         resolution=resolution,
         reference=None if reference is None else _cached(config, reference),
     )
-    graph, parameters = architecture.build(config.seed)
+    _claim(config, parents, architecture)
+    storage.replace(storage.as_path(config.workdir) / tokenizer.FILE_NAME, tokens.model)
     state = _steps(config, graph, initial_state(parameters, config.optimisation), loader, parents)
     return _complete(config, architecture, state, tokens, parents)
 
@@ -189,7 +191,14 @@ def _finished(config: TrainConfig, parents: list[manifests.Parent]) -> manifests
         return None
     manifest = manifests.read(config.workdir, kind="model")
     manifests.refuse_other_config(config.workdir, manifest.config, config, manifests.content_fields(config))
-    _refuse_other_parents(config.workdir, [p.model_dump() for p in manifest.parents], parents)
+    _refuse_other_parents(config.workdir, {p.role: p.fingerprint for p in manifest.parents}, parents)
+    if config.tokenizer is not None and manifest.model is not None:
+        given = tokenizer.load(config.tokenizer, presets.get(config.preset).text_length).fingerprint
+        if given != manifest.model.tokenizer:
+            raise ConfigError(
+                f"{config.workdir} was trained with tokenizer {manifest.model.tokenizer}, and {config.tokenizer} is "
+                f"{given}: choose another workdir"
+            )
     return manifest
 
 
@@ -197,9 +206,14 @@ def _claim(config: TrainConfig, parents: list[manifests.Parent], architecture: A
     """Writes `config.json`, or checks that the one there is this run's."""
     path = storage.as_path(config.workdir) / CONFIG_FILE
     if path.exists():
-        stored = json.loads(path.read_text())
-        manifests.refuse_other_config(config.workdir, stored["config"], config, manifests.content_fields(config))
-        _refuse_other_parents(config.workdir, stored["parents"], parents)
+        try:
+            stored = json.loads(path.read_bytes())
+            before = {parent["role"]: parent["fingerprint"] for parent in stored["parents"]}
+            settings = stored["config"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise IntegrityError(f"{path} is damaged ({error!r}): delete the workdir and train again") from None
+        manifests.refuse_other_config(config.workdir, settings, config, manifests.content_fields(config))
+        _refuse_other_parents(config.workdir, before, parents)
         return
     content = {
         "config": manifests.resolved_config(config),
@@ -209,12 +223,17 @@ def _claim(config: TrainConfig, parents: list[manifests.Parent], architecture: A
     storage.replace(path, json.dumps(content, indent=2).encode() + b"\n")
 
 
-def _refuse_other_parents(workdir: str, stored: list[dict[str, str]], parents: list[manifests.Parent]) -> None:
-    for before, now in zip(stored, parents, strict=True):
-        if before["fingerprint"] != now.fingerprint:
+def _refuse_other_parents(workdir: str, before: dict[str, str], parents: list[manifests.Parent]) -> None:
+    if set(before) != {parent.role for parent in parents}:
+        raise ConfigError(
+            f"{workdir} was made from {' and '.join(sorted(before))}, and this run reads "
+            f"{' and '.join(sorted(p.role for p in parents))}: train and distill need workdirs of their own"
+        )
+    for now in parents:
+        if before[now.role] != now.fingerprint:
             raise IntegrityError(
-                f"{workdir} was made from {before['role']} {before['fingerprint']}, and {now.path} is "
-                f"{now.fingerprint}: choose another workdir, or delete this one"
+                f"{workdir} was made from {now.role} {before[now.role]}, and {now.path} is {now.fingerprint}: choose "
+                "another workdir, or delete this one"
             )
 
 
@@ -241,8 +260,6 @@ def _tokenizer(
         found = tokenizer.train(
             _texts(config.corpus, corpus), config.vocabulary or preset.vocabulary, preset.text_length
         )
-    own.parent.mkdir(parents=True, exist_ok=True)
-    storage.replace(own, found.model)
     return found
 
 
@@ -330,21 +347,18 @@ class _Metrics:
             "input_stall": self._stalled / seconds,
         }
         if scored is not None:
-            line |= {
-                "learnability_kept": float(scored.learnability_kept),
-                "learnability_passed": float(scored.learnability_passed),
-            }
-        self._file.write(json.dumps(line) + "\n")
+            line["learnability_kept"] = float(scored.learnability_kept)
+            if config.superbatch_size > config.batch_size:  # else nothing is passed over
+                line["learnability_passed"] = float(scored.learnability_passed)
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
         self._file.flush()
         self._since, self._counted, self._stalled = now, done, 0.0
         if now - self._shown > _PROGRESS_SECONDS or done == config.steps:
             self._shown = now
             left = (now - self._begin) / (done - self._first) * (config.steps - done)
-            kept = (
-                ""
-                if scored is None
-                else f", learnability kept {line['learnability_kept']:+.2f} passed {line['learnability_passed']:+.2f}"
-            )
+            named = {"learnability_kept": "kept", "learnability_passed": "passed"}
+            shown = " ".join(f"{word} {line[name]:+.2f}" for name, word in named.items() if name in line)
+            kept = f", learnability {shown}" if shown else ""
             log.info(
                 "step %d of %d, loss %.3f%s, %.0f examples/s, %.0f %% waiting for data, %.0f s left",
                 done, config.steps, value, kept,

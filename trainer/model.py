@@ -86,8 +86,11 @@ def load(workdir: str) -> tuple[Model, manifests.Manifest]:
     info = manifest.model
     if info is None:
         raise IntegrityError(f"{workdir}: the manifest of a model lacks its `model` section")
-    stored = json.loads((storage.as_path(workdir) / CONFIG_FILE).read_text())
-    architecture = Architecture(**stored["architecture"])
+    try:
+        stored = json.loads((storage.as_path(workdir) / CONFIG_FILE).read_bytes())
+        architecture = Architecture(**stored["architecture"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{workdir}/{CONFIG_FILE} is missing or damaged: {error!r}") from None
     preset = presets.get(architecture.preset)
     tokens = tokenizer.load(str(storage.as_path(workdir) / tokenizer.FILE_NAME), preset.text_length)
     graph, like = architecture.build(seed=0)

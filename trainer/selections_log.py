@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from schemas import manifest as manifests
 from schemas import selections, storage
@@ -99,12 +100,15 @@ class SelectionsLog:
     def _commit(self, first: int, last: int) -> None:
         for name, parts in self._open.items():
             path = storage.as_path(self.directory) / selections.part_name(name, first, last)
-            selections.write_part(path, _combine(name, parts))
+            rows = _combine(name, parts)
+            if not selections.write_part(path, rows) and not _holds(path, rows):
+                raise IntegrityError(
+                    f"{path} was written by an earlier attempt, and this one made other picks: machine, libraries or "
+                    "--scoring_batch changed in between. Delete the workdir and distill again"
+                )
             parts.clear()
 
     def _describe(self, name: str) -> manifests.Shard:
-        import pyarrow.parquet as pq
-
         path = storage.as_path(self.directory) / name
         if not path.exists():
             raise IntegrityError(f"{path} is missing: a part of the selections was deleted while the run went on")
@@ -112,6 +116,11 @@ class SelectionsLog:
             rows = pq.read_metadata(file).num_rows
         size, digest = storage.hash_file(path)
         return manifests.Shard(name=name, rows=rows, bytes=size, sha256=digest)
+
+
+def _holds(path: storage.epath.Path, rows: pa.Table) -> bool:
+    with path.open("rb") as file:
+        return pq.read_table(file).equals(rows)
 
 
 def _combine(name: str, parts: list[pa.Table]) -> pa.Table:

@@ -48,6 +48,10 @@ class Folder:
             while position < task.last:
                 line = file.readline()
                 source = f"{task.name}@{position}"
+                if not line:
+                    detail = f"the file ends before byte {task.last}: it changed while it was read"
+                    yield RawPair(source=source, problem=Reason.UNREADABLE_SOURCE, detail=detail)
+                    return
                 position += len(line)
                 if line.strip():
                     yield from _pairs(source, line, storage.as_path(task.path).parent)

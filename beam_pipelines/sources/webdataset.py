@@ -8,13 +8,20 @@ import itertools
 import json
 import tarfile
 from collections.abc import Iterator
+from tarfile import (
+    EmptyHeaderError,  # pyright: ignore[reportAttributeAccessIssue]
+    InvalidHeaderError,  # pyright: ignore[reportAttributeAccessIssue]
+    ReadError,
+    TruncatedHeaderError,  # pyright: ignore[reportAttributeAccessIssue]
+)
 
 from beam_pipelines.sources import RawPair, Task, captions, expand, expand_captions
 from schemas import storage
 from schemas.rejections import Reason
 
 _IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
-_Member = tuple[str, str, bytes]  # key, extension, content
+_Member = tuple[str, str, bytes | None]  # key, extension, content; None where it is too large to read
+_MAX_BYTES = 1 << 28
 
 
 class WebDataset:
@@ -28,7 +35,7 @@ class WebDataset:
         """Yields the pairs of one tar file; a damaged tar gives what stands before the damage, then a rejection."""
         damage: list[str] = []
         for key, members in itertools.groupby(_members(task.path, damage), key=lambda member: member[0]):
-            yield from _pairs(f"{task.name}::{key}", {extension: content for _, extension, content in members})
+            yield from _group(f"{task.name}::{key}", list(members))
         for detail in damage:
             yield RawPair(source=task.name, problem=Reason.UNREADABLE_SOURCE, detail=detail)
 
@@ -36,16 +43,48 @@ class WebDataset:
 def _members(path: str, damage: list[str]) -> Iterator[_Member]:
     """Yields a tar's regular files; what stops it goes into `damage`, so that the group before is not lost with it."""
     try:
-        with storage.as_path(path).open("rb") as file, tarfile.open(fileobj=file, mode="r|*") as tar:  # type: ignore[arg-type]
+        with (
+            storage.as_path(path).open("rb") as file,
+            tarfile.open(fileobj=file, mode="r|*", tarinfo=_StrictTarInfo) as tar,
+        ):  # type: ignore[arg-type]
             for member in tar:
-                content = tar.extractfile(member) if member.isreg() else None
-                if content is None:
+                if not member.isreg():
                     continue
+                # A sparse member of a few bytes can promise gigabytes.
+                too_large = member.issparse() or member.size > _MAX_BYTES
+                content = None if too_large else tar.extractfile(member)
                 folder, _, base = member.name.rpartition("/")
                 stem, _, extension = base.partition(".")
-                yield f"{folder}/{stem}" if folder else stem, extension.lower(), content.read()
+                yield f"{folder}/{stem}" if folder else stem, extension.lower(), content.read() if content else None
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         damage.append(f"{type(error).__name__}: {error}")
+
+
+class _StrictTarInfo(tarfile.TarInfo):
+    """Reports a damaged header wherever it stands: tarfile takes one that is not the first for the end of the file."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> "_StrictTarInfo":
+        try:
+            return super().fromtarfile(tarfile)
+        except (InvalidHeaderError, TruncatedHeaderError) as error:
+            raise ReadError(f"damaged header at byte {tarfile.offset}: {error}") from None
+        except EmptyHeaderError:
+            raise ReadError(f"no end mark at byte {tarfile.offset}: the file may have been cut off") from None
+
+
+def _group(source: str, members: list[_Member]) -> Iterator[RawPair]:
+    """Yields the pairs of the members that share a key."""
+    contents: dict[str, bytes] = {}
+    for _, extension, content in members:
+        if content is None:
+            yield RawPair(source=source, problem=Reason.FILE_TOO_LARGE, detail=f"{extension}: over {_MAX_BYTES} bytes")
+            return
+        if extension in contents:
+            yield RawPair(source=source, problem=Reason.INVALID_RECORD, detail=f"two members .{extension}")
+            return
+        contents[extension] = content
+    yield from _pairs(source, contents)
 
 
 def _pairs(source: str, members: dict[str, bytes]) -> Iterator[RawPair]:

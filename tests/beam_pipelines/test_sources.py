@@ -79,6 +79,35 @@ def test_a_cut_tar_gives_what_it_holds_and_one_rejection(tmp_path):
     assert found[-1].source == "x.tar"
 
 
+@pytest.mark.parametrize("cut", [5 * 1024, 5 * 1024 + 200, None])
+def test_damage_between_members_is_not_taken_for_the_end(tmp_path, cut):
+    """Cut at a header, inside one, and with one flipped: tarfile itself would stop without a word."""
+    members = [(f"{key}.{extension}", b"x") for key in "abcde" for extension in ("jpg", "txt")]
+    path = write_tar(tmp_path / "x.tar", members)
+    content = bytearray(path.read_bytes())
+    if cut is None:
+        content[4 * 1024 + 150] ^= 1
+    path.write_bytes(content[:cut])
+    found = read(f"webdataset:{path}")
+    assert [p.text for p in found if p.problem is None] == ["x", "x"]
+    assert found[-1].problem == Reason.UNREADABLE_SOURCE
+    assert "byte" in found[-1].detail
+
+
+def test_sparse_and_repeated_members_are_rejected_unread(tmp_path):
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        sparse = tarfile.TarInfo("a.jpg")
+        sparse.size = 0
+        sparse.pax_headers = {"GNU.sparse.major": "0", "GNU.sparse.map": "0,0", "GNU.sparse.size": str(50 << 30)}
+        tar.addfile(sparse)
+        for name in ("a.txt", "b.jpg", "b.jpg", "b.txt"):
+            info = tarfile.TarInfo(name)
+            info.size = 1
+            tar.addfile(info, io.BytesIO(b"x"))
+    assert [p.problem for p in read(f"webdataset:{path}")] == [Reason.FILE_TOO_LARGE, Reason.INVALID_RECORD]
+
+
 def test_a_file_that_is_no_tar_is_one_rejection(tmp_path):
     (tmp_path / "x.tar").write_bytes(b"<html>" * 100)
     assert [p.problem for p in read(f"webdataset:{tmp_path}/x.tar")] == [Reason.UNREADABLE_SOURCE]

@@ -1,5 +1,6 @@
 """What does not belong together is refused, with both values; what was damaged is named."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 from beam_pipelines.verify import verify
 from infra import cli
 from schemas import manifest as manifests
+from schemas.errors import IntegrityError
 
 DISTILL = [
     "--steps=2", "--batch_size=8", "--block_size=8", "--filter_ratio=0.5", "--chunks=2", "--warmup_steps=1",
@@ -118,12 +120,88 @@ def test_missing_extra_and_swapped_shards_are_named(miniature, tmp_path):
 
 
 def test_verify_prints_one_json_object(miniature, capsys):
-    import json
-
     assert cli.main(["verify", str(miniature / "workdirs/distill"), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["ok"]
     assert [artifact["kind"] for artifact in printed["artifacts"]] == ["model", "selections"]
+
+
+def test_verify_tells_what_is_missing_as_a_finding(miniature, tmp_path, capsys):
+    assert cli.main(["verify", "/nowhere", "--json"]) == 1
+    printed = json.loads(capsys.readouterr().out)
+    assert "/nowhere is not a complete artifact" in printed["artifacts"][0]["findings"][0]
+    copy = tmp_path / "copy"
+    shutil.copytree(miniature / "workdirs/distill", copy)
+    (copy / "selections/manifest.json").unlink()
+    assert cli.main(["verify", str(copy)]) == 1
+    assert "selections/manifest.json: missing" in capsys.readouterr().out
+    shutil.copy(miniature / "workdirs/distill/selections/manifest.json", copy / "selections/manifest.json")
+    (copy / "manifest.json").unlink()
+    assert cli.main(["verify", str(copy)]) == 1
+
+
+def test_every_flipped_bit_of_a_manifest_is_noticed(miniature, tmp_path):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    original = (miniature / "embeddings/manifest.json").read_bytes()
+    recorded = json.loads(original)
+    for position in range(0, len(original), 37):
+        flipped = bytearray(original)
+        flipped[position] ^= 1 << (position % 7)
+        (copy / "manifest.json").write_bytes(flipped)
+        try:
+            if json.loads(flipped) == recorded:
+                continue  # white space
+        except ValueError:
+            pass
+        with pytest.raises(IntegrityError):
+            manifests.read(str(copy))
+
+
+def test_a_damaged_model_is_told_in_one_line(miniature, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    evaluate = ["evaluate", f"--checkpoint={copy}", f"--corpus={miniature}/corpora/evaluation"]
+    for name, content, words in (
+        ("config.json", b"{}", "config.json is missing or damaged"),
+        ("tokenizer.model", b"?", "not a SentencePiece model"),
+    ):
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(miniature / "workdirs/reference", copy)
+        (copy / name).write_bytes(content)
+        assert words in failure(capsys, *evaluate)
+    shutil.rmtree(copy)
+    shutil.copytree(miniature / "workdirs/reference", copy)
+    shutil.rmtree(copy / "checkpoints")
+    failure(capsys, *evaluate)
+    assert not (copy / "checkpoints").exists()
+
+
+def test_train_and_distill_need_workdirs_of_their_own(miniature, capsys):
+    line = failure(
+        capsys, "train", f"--corpus={miniature}/corpora/pool", f"--workdir={miniature}/workdirs/distill", "--steps=5",
+        "--batch_size=8", "--block_size=8", "--warmup_steps=1", "--resolution=32",
+    )  # fmt: skip
+    assert "was made from corpus and embeddings" in line
+
+
+def test_settings_that_cannot_work_leave_the_workdir_free(miniature, tmp_path, capsys):
+    train = ["train", f"--corpus={miniature}/corpora/seed", f"--workdir={tmp_path}/w", "--steps=3", "--warmup_steps=1"]
+    assert "resolution 50" in failure(capsys, *train, "--batch_size=8", "--block_size=4", "--resolution=50")
+    assert "the corpus has 48" in failure(capsys, *train, "--batch_size=64", "--block_size=64", "--resolution=32")
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_repaired_source_is_read_anew(miniature, tmp_path, capsys):
+    source = tmp_path / "raw"
+    shutil.copytree(miniature.parent / "seed", source)
+    lines = (source / "captions.jsonl").read_text()
+    (source / "captions.jsonl").write_text(lines.replace("file_name", "name"))
+    ingest = ["ingest", f"--source=folder:{source}", "--name=s", f"--output={tmp_path}/c", "--shards=1"]
+    assert "100.0% of 48 rows were rejected" in failure(capsys, *ingest)
+    (source / "captions.jsonl").write_text(lines)
+    assert cli.main(ingest) == 0
+    assert manifests.read(f"{tmp_path}/c").counts.kept == 48
+    assert verify(f"{tmp_path}/c").findings == []
 
 
 def test_lineage_reaches_down_to_the_raw_corpora(miniature, capsys):
@@ -137,7 +215,10 @@ def test_lineage_reaches_down_to_the_raw_corpora(miniature, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["ingest", "--source=folder:/nowhere", "--name=a", "--output=O", "--sharts=3"], "unknown flag '--sharts=3'"),
+        (
+            ["ingest", "--source=folder:/nowhere", "--name=a", "--output=O", "--sharts=3"],
+            "unknown flag '--sharts=3': did you mean --shards?",
+        ),
         (["ingest", "--source=folder:/nowhere", "--name=a", "--output=O"], "/nowhere/captions.jsonl does not exist"),
         (["ingest", "--source=webdataset:/no*.tar", "--name=a", "--output=O"], "no file matches"),
         (["ingest", "--source=tar:/x", "--name=a", "--output=O"], "must be FORMAT:ADDRESS"),
@@ -146,9 +227,10 @@ def test_lineage_reaches_down_to_the_raw_corpora(miniature, capsys):
         (["train", "--corpus=/nowhere", "--workdir=O"], "/nowhere is not a complete corpus"),
         (["embed", "--corpus=/nowhere", "--reference=/r", "--output=O"], "/nowhere is not a complete corpus"),
         (["curate", "--corpus=/n", "--selections=/s", "--output=O", "--budget=1.5"], "budget is 1.5"),
-        (["verify", "/nowhere"], "/nowhere is not a complete artifact"),
         (["lineage", "/nowhere"], "/nowhere is not a complete artifact"),
         (["evaluate", "--checkpoint=/nowhere", "--corpus=/c"], "/nowhere is not a complete model"),
+        (["ingest", "--source=folder:/x", "--name=a", "--output=O", "--version=2"], "version is '2'"),
+        (["curate", "--corpus=/n", "--selections=/s", "--output=O", "--budget=nan"], "budget is nan"),
         (["round", "--config=/nowhere.toml"], "/nowhere.toml does not exist"),
     ],
 )

@@ -16,7 +16,7 @@ from trainer.data import BlockLoader, Blocks, CachedReference, iterate
 
 @given(rows=st.integers(1, 200), size=st.integers(1, 16), per_step=st.integers(1, 5), seed=st.integers(0, 99))
 def test_an_epoch_offers_every_row_at_most_once_and_blocks_left_over_vary(rows, size, per_step, seed):
-    if -(-rows // size) < per_step:
+    if rows < per_step * size:
         with pytest.raises(ConfigError, match=f"takes {per_step * size} rows and the corpus has {rows}"):
             Blocks(rows, size, per_step, seed)
         return
@@ -30,6 +30,22 @@ def test_an_epoch_offers_every_row_at_most_once_and_blocks_left_over_vary(rows, 
         offered[found[own]] += 1
     assert offered.max() == 1
     assert (offered == 0).sum() <= (blocks.count % per_step) * size
+
+
+@given(rows=st.integers(1, 200), size=st.integers(1, 16), seed=st.integers(0, 99), epoch=st.integers(0, 3))
+def test_rotating_blocks_are_whole_and_leave_out_different_rows(rows, size, seed, epoch):
+    if rows < size:
+        return
+    blocks = Blocks(rows, size, 1, seed, rotate=True)
+    steps = range(epoch * blocks.steps_per_epoch, (epoch + 1) * blocks.steps_per_epoch)
+    offered = np.concatenate([blocks.rows_of(int(blocks.of_step(step)[0]), step)[0] for step in steps])
+    assert len(set(offered.tolist())) == len(offered) == rows // size * size
+
+
+def test_every_row_is_learned_from_in_some_epoch():
+    blocks = Blocks(11, 4, 2, seed=0, rotate=True)
+    seen = {int(row) for step in range(40) for block in blocks.of_step(step) for row in blocks.rows_of(block, step)[0]}
+    assert seen == set(range(11))
 
 
 def test_epochs_and_seeds_permute_anew_and_steps_are_pure():
