@@ -18,6 +18,8 @@ def set_up_logging() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     for package in _OURS:
         logging.getLogger(package).setLevel(logging.INFO)
+    # Orbax and TFDS speak through absl: notices about their own defaults.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     # Beam prints the traceback of a failing step here, and raises the failure too.
     logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
 

@@ -29,7 +29,7 @@ def summarise(settings: Round, truth_path: Path, seconds: float) -> dict[str, An
     """Collects the figures of the first round.
 
     `mismatched` is the share of pairs whose caption does not describe the picture: another's caption, or boilerplate;
-    `kinds` tells the two apart. `downstream_recall_at_1` is text → image.
+    `kinds` tells the two apart. `downstream_recall_at_1` is the mean of both directions.
     """
     root = Path(settings.output)
     truth = {uid: Truth(kind) for uid, kind in json.loads(truth_path.read_text()).items()}
@@ -50,7 +50,10 @@ def summarise(settings: Round, truth_path: Path, seconds: float) -> dict[str, An
     return {
         "mismatched": {name: 1 - share(kinds[name], Truth.MATCHED) for name in ("pool", "control", "curated")},
         "downstream_recall_at_1": {
-            label: [figures["text_to_image_recall_at_1"] for figures in runs] for label, runs in evaluations.items()
+            label: [
+                (figures["text_to_image_recall_at_1"] + figures["image_to_text_recall_at_1"]) / 2 for figures in runs
+            ]
+            for label, runs in evaluations.items()
         },
         "seconds": seconds,
         "fingerprints": {
