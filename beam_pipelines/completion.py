@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from beam_pipelines.job import WORK_DIRECTORY
-from schemas import features, storage
+from schemas import features, rejections, storage
 from schemas import manifest as manifests
 from schemas.errors import IntegrityError
 
@@ -52,7 +52,7 @@ def complete_dataset(
         )
     shards = [result.shard for result in ordered]
     names = features.write_metadata(directory, dataset, row_kind, shards, manifest_fields["version"])
-    names += [n for n in storage.relative_files(directory) if n.startswith("rejections/")]
+    names += [n for n in storage.relative_files(directory) if n.startswith(f"{rejections.DIRECTORY}/")]
     names += extra_files
     made = manifests.make(
         shards=shards,

@@ -67,8 +67,7 @@ class CurateConfig:
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed is {self.seed}; it must lie in [0, 2³²)")
         manifests.check_version(self.version)
-        if not self.name.replace("_", "").isalnum() or not self.name.isascii() or self.name[0].isdigit():
-            raise ConfigError(f"name is {self.name!r}; it must be letters, digits and _, not starting with a digit")
+        manifests.check_dataset_name("name", self.name)
 
     def rows_of(self, corpus_rows: int) -> int:
         """The budget in rows."""

@@ -180,7 +180,9 @@ def _embed_rows(
                 shown = time.monotonic()
                 log.info("embed: shard %d, %d of %d rows", task.index, first + len(examples), task.shard.rows)
     if failed:  # before the shard is committed: a shard that stands has its rejections beside it
-        rejections.write(storage.as_path(config.output) / "rejections" / f"part-{task.index:05d}.parquet", failed)
+        rejections.write(
+            storage.as_path(config.output) / rejections.DIRECTORY / f"part-{task.index:05d}.parquet", failed
+        )
 
 
 def complete(

@@ -31,7 +31,6 @@ from schemas.identity import canonical_json, example_uid, image_identity, keyed_
 from schemas.manifest import content
 
 STAGE = "ingest"
-REJECTIONS = "rejections"
 _READ_ROWS = 256
 _PROGRESS_SECONDS = 10.0
 log = logging.getLogger(__name__)
@@ -64,10 +63,8 @@ class IngestConfig:
 
     def __post_init__(self) -> None:
         sources.parse(self.source)
-        for field in ("name", "split"):
-            value = getattr(self, field)
-            if not value.replace("_", "").isalnum() or not value.isascii() or value[0].isdigit():
-                raise ConfigError(f"{field} is {value!r}; it must be letters, digits and _, not starting with a digit")
+        manifests.check_dataset_name("name", self.name)
+        manifests.check_dataset_name("split", self.split)
         for field in ("shards", "max_pixels", "max_text_characters"):
             if getattr(self, field) < 1:
                 raise ConfigError(f"{field} is {getattr(self, field)}; it must be at least 1")
@@ -280,7 +277,7 @@ def complete(config: IngestConfig, written: list[ShardResult], tallies: list[Spo
     for tally in tallies:
         source = _work(config, f"rejections-{tally.spool}.parquet")
         if tally.rejected:
-            target = storage.as_path(config.output) / REJECTIONS / f"part-{tally.task:05d}.parquet"
+            target = storage.as_path(config.output) / rejections.DIRECTORY / f"part-{tally.task:05d}.parquet"
             storage.replace(target, source.read_bytes())
     return complete_dataset(
         config.output, config.dataset, written, row_kind="corpus", expected_shards=config.shards,

@@ -284,6 +284,16 @@ def as_parent(role: str, path: str, manifest: Manifest) -> Parent:
     return Parent(role=role, path=storage.absolute(path), fingerprint=manifest.fingerprint)
 
 
+def check_dataset_name(field: str, value: str) -> None:
+    """Checks the name of a dataset or a split, which becomes part of TFDS file names.
+
+    Raises:
+      ConfigError: naming the field and the value.
+    """
+    if not value.replace("_", "").isalnum() or not value.isascii() or value[0].isdigit():
+        raise ConfigError(f"{field} is {value!r}; it must be letters, digits and _, not starting with a digit")
+
+
 def check_version(version: str) -> None:
     """Checks a version's form, which is TFDS's: three numbers.
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from schemas import storage
 
+DIRECTORY = "rejections"  # beside the artifact
 DETAIL_LIMIT = 300
 
 
