@@ -12,6 +12,9 @@ z_ij = −1 (SigLIP, arXiv 2303.15343, eq. 1). With scores S = ℓ(θ) − ℓ(�
 and each chunk is a Gumbel-top-k draw: sampling without replacement, exact, keyed. The paper prints this over B × B
 matrices. A chunk only ever adds its own n rows and columns to the sums, so here they are computed from the
 embeddings when the chunk has been drawn and reduced at once: time O(b·B·d), memory O(B·(d + n)).
+
+With a mesh the candidates stay on their devices. What a chunk sends is each device's best n logits, then the n picked
+embeddings; everything else is each device's own B/D candidates.
 """
 
 import functools
@@ -23,10 +26,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.core import Tracer
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from schemas.errors import ConfigError, DataError
+from schemas.errors import ConfigError
+from trainer.selection_inputs import check_shapes, check_values
 
 Criterion = Literal["learnability", "easy_reference", "hard_learner", "uniform"]
 Loss = Literal["sigmoid", "softmax"]
@@ -111,28 +115,34 @@ def select(
     config: SelectionConfig,
     *,
     valid: Bool[Array, "superbatch"] | None = None,
-    mesh: jax.sharding.Mesh | None = None,
+    mesh: Mesh | None = None,
 ) -> Picks:
     """Draws a sub-batch. Can be called under `jit`; concrete inputs are validated, traced ones cannot be.
+
+    The picks do not depend on the number of devices: the noise is keyed by the candidate's index in the super-batch.
+    Rounding may: products of other shapes round otherwise, by about 1e-7 of a logit in float32.
 
     Args:
       key: the noise of chunk c is `gumbel(fold_in(key, c), (B,), f32)`.
       learner: the candidates embedded by θ.
       reference: the same candidates embedded by θ*; its width may differ.
       valid: candidates that may be picked; None means all.
-      mesh: only None so far: one device holds the super-batch.
+      mesh: None, or the mesh over whose axis `data` the candidates are sharded (a mesh of one axis may call it
+        anything). They are not moved if they are sharded so already. The picks come back replicated. Under several
+        processes every process calls this with the same global arrays.
 
     Raises:
-      ConfigError: shapes that do not fit each other or the config.
+      ConfigError: shapes that do not fit each other or the config; a mesh without a data axis.
       DataError: embeddings that are not finite, or fewer valid candidates than picks.
     """
-    if mesh is not None:
-        raise ConfigError("select(mesh=…) is not supported yet: pass mesh=None, with the super-batch on one device")
-    size = _check_shapes(learner, reference, config, valid)
-    _check_values(learner, reference, valid, size)
+    check_shapes(learner, reference, valid)
+    candidates = jnp.shape(learner.image)[0]
+    size = config.subbatch_size(candidates)
+    check_values(learner, reference, valid, size)
     if valid is None:
-        valid = jnp.ones(learner.image.shape[0], bool)
-    return _select(key, learner, reference, valid, config=config)
+        valid = jnp.ones(candidates, bool)
+    shard = _Shard(candidates, axis=None if mesh is None else _data_axis(mesh))
+    return _select(key, learner, reference, valid, config=config, mesh=mesh, shard=shard)
 
 
 def pair_scores(
@@ -144,39 +154,57 @@ def pair_scores(
     return weight_learner * nll_learner + weight_reference * nll_reference, nll_learner, nll_reference
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def _select(
+@functools.partial(jax.jit, static_argnames=("config", "mesh", "shard"))
+def _select(key, learner, reference, valid, *, config, mesh, shard):
+    draw = functools.partial(_draw_subbatch, config=config, shard=shard)
+    inputs = key, _widen(learner), _widen(reference), valid
+    if mesh is None:
+        return draw(*inputs)
+    # Candidates are split along the mesh's axis, the rest is everywhere. Devices hold equally many candidates: what is
+    # missing to that is filled up with candidates that are not valid.
+    everywhere, split = PartitionSpec(), PartitionSpec(shard.axis)
+    pairs = PairEmbeddings._make((split, split, everywhere, everywhere))
+    layout = everywhere, pairs, pairs, split
+    missing = -shard.candidates % mesh.shape[shard.axis]
+
+    def place(spec, array):
+        return jax.device_put(_pad(array, missing) if spec is split else array, NamedSharding(mesh, spec))
+
+    inputs = jax.tree.map(place, layout, inputs, is_leaf=lambda leaf: isinstance(leaf, PartitionSpec))
+    return jax.shard_map(draw, mesh=mesh, in_specs=layout, out_specs=everywhere)(*inputs)
+
+
+def _draw_subbatch(
     key: PRNGKeyArray | Array,
     learner: PairEmbeddings,
     reference: PairEmbeddings,
-    valid: Bool[Array, "superbatch"],
+    valid: Bool[Array, "shard"],
     *,
     config: SelectionConfig,
+    shard: "_Shard",
 ) -> Picks:
-    learner, reference = _widen(learner), _widen(reference)
+    """The algorithm, as one device runs it over its own candidates: all of them, or a shard."""
     own, nll_learner, nll_reference = pair_scores(learner, reference, config)
-    candidates = own.shape[0]
-    size = config.subbatch_size(candidates)
+    size = config.subbatch_size(shard.candidates)
     chunks = config.chunks if config.joint else 1
     models = [(w, m) for w, m in zip(_WEIGHTS[config.criterion], (learner, reference), strict=True) if w]
 
-    def draw(sums, open_, chunk, count):
-        """Draws `count` of the open candidates by Gumbel-top-k."""
-        logits = own + _interaction(sums, models, config.loss)
-        noise = jax.random.gumbel(jax.random.fold_in(key, chunk), (candidates,), jnp.float32)
-        _, index = lax.top_k(jnp.where(open_, config.gain * logits + noise, -jnp.inf), count)
-        return index, logits[index], open_.at[index].set(False)
-
     def one_chunk(carry, chunk, count):
         sums, open_ = carry
-        index, conditional, open_ = draw(sums, open_, chunk, count)
+        logits = own + _interaction(sums, models, config.loss)
+        noise = jax.random.gumbel(jax.random.fold_in(key, chunk), (shard.candidates,), jnp.float32)
+        index = shard.top(jnp.where(open_, config.gain * logits + shard.own(noise), -jnp.inf), count)
         # What the last chunk adds, nobody reads.
-        sums = lax.cond(chunk + 1 < chunks, lambda s: _add_chunk(s, models, index, config.loss), lambda s: s, sums)
-        return (sums, open_), (index, conditional)
+        sums = lax.cond(
+            chunk + 1 < chunks,
+            lambda: _add_chunk(sums, models, [_picked(m, index, shard) for _, m in models], config.loss),
+            lambda: sums,
+        )
+        return (sums, shard.close(open_, index)), (index, shard.take(logits, index))
 
     # Chunk c has b//K + (c < b mod K) picks: a scan over the longer chunks, if any, then one over the others.
     shorter, longer_chunks = divmod(size, chunks)
-    carry = (_no_sums(models, candidates, own.dtype, config.loss), valid)
+    carry = (_no_sums(models, own, config.loss), valid)
     drawn = []
     for count, first, last in ((shorter + 1, 0, longer_chunks), (shorter, longer_chunks, chunks)):
         if first < last:
@@ -186,43 +214,103 @@ def _select(
     index, conditional = (jnp.concatenate(parts) for parts in zip(*drawn, strict=True))
     sizes = np.full(chunks, shorter) + (np.arange(chunks) < longer_chunks)
     return Picks(
-        index=index.astype(jnp.int32),
+        index=index,
         chunk=jnp.asarray(np.repeat(np.arange(chunks, dtype=np.int32), sizes)),
         conditional=conditional,
-        learner_nll=nll_learner[index],
-        reference_nll=nll_reference[index],
+        learner_nll=shard.take(nll_learner, index),
+        reference_nll=shard.take(nll_reference, index),
     )
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """This device's candidates among all of them: the whole super-batch, or an equal share along a mesh axis.
+
+    An index is always the candidate's in the super-batch, and the same on every device.
+    """
+
+    candidates: int  # B, in the whole super-batch
+    axis: str | None
+
+    def own(self, whole: Array) -> Array:
+        """This device's part of an array that every device has: [B] → [shard]."""
+        if self.axis is None:
+            return whole
+        devices = lax.axis_size(self.axis)
+        padded = _pad(whole, -self.candidates % devices)
+        length = len(padded) // devices
+        return lax.dynamic_slice_in_dim(padded, lax.axis_index(self.axis) * length, length)
+
+    def top(self, logits: Float[Array, "shard"], count: int) -> Int[Array, "n"]:
+        """The indices of the `count` highest logits of all devices, descending, ties to the lower index.
+
+        Nobody beyond a device's own best `count` can be among them. They are gathered in the devices' order, which is
+        the order of the indices, so ties fall as they do on one device.
+        """
+        if self.axis is None:
+            return lax.top_k(logits, count)[1].astype(jnp.int32)
+        values, place = lax.top_k(logits, min(count, len(logits)))
+        index = place.astype(jnp.int32) + self._first(len(logits))
+        values, index = (lax.all_gather(a, self.axis, tiled=True, to="invarying") for a in (values, index))
+        return index[lax.top_k(values, count)[1]]
+
+    def take(self, array: Array, index: Int[Array, "n"]) -> Array:
+        """Those candidates' rows of a sharded array, on every device: [shard, …] → [n, …]."""
+        if self.axis is None:
+            return array[index]
+        place = index - self._first(len(array))
+        here = ((place >= 0) & (place < len(array))).reshape(-1, *[1] * (array.ndim - 1))
+        # One device contributes the row and all others zeros: the sum is exact.
+        return lax.psum(jnp.where(here, array[jnp.clip(place, 0, len(array) - 1)], 0), self.axis)
+
+    def close(self, open_: Bool[Array, "shard"], index: Int[Array, "n"]) -> Bool[Array, "shard"]:
+        """Marks picked candidates as no longer open."""
+        if self.axis is None:
+            return open_.at[index].set(False)
+        place = index - self._first(len(open_))
+        return open_.at[jnp.where(place < 0, len(open_), place)].set(False, mode="drop")
+
+    def _first(self, length: int) -> Array:
+        assert self.axis is not None
+        return (lax.axis_index(self.axis) * length).astype(jnp.int32)
+
+
+def _picked(pairs: PairEmbeddings, index: Int[Array, "n"], shard: _Shard) -> PairEmbeddings:
+    return pairs._replace(image=shard.take(pairs.image, index), text=shard.take(pairs.text, index))
 
 
 # --- What the picks so far add to every candidate's logit ------------------------------------------------------
 # Sigmoid: one running sum over both models. Softmax: per model two running log-sum-exps, over the picked texts as
 # seen from a candidate's image, and over the picked images as seen from its text.
+#
+# Each product is [candidates, n], candidates first and reduced along its rows, from operations that XLA's CPU backend
+# fuses with the product: it never reaches memory. docs/performance.md has the measurement.
 
 
-def _no_sums(models, candidates, dtype, loss):
+def _no_sums(models, own, loss):
     if loss == "sigmoid":
-        return jnp.zeros(candidates, dtype)
-    return [jnp.full((2, candidates), -jnp.inf, dtype) for _ in models]
+        return jnp.zeros_like(own)
+    return [jnp.full_like(own, -jnp.inf, shape=(2, len(own))) for _ in models]
 
 
-def _add_chunk(sums, models, index, loss):
+def _add_chunk(sums, models, picked, loss):
     if loss == "sigmoid":
-        for weight, m in models:
-            rows = jax.nn.softplus(m.scale * _dot(m.image[index], m.text) + m.bias)  # S_ij, i picked: [n, B]
-            columns = jax.nn.softplus(m.scale * _dot(m.text[index], m.image) + m.bias)  # S_ji
-            sums = sums + weight * (rows.sum(0) + columns.sum(0))
+        for (weight, m), p in zip(models, picked, strict=True):
+            rows = _softplus(m.scale * _dot(m.text, p.image) + m.bias)  # S_ij, i picked
+            columns = _softplus(m.scale * _dot(m.image, p.text) + m.bias)  # S_ji
+            sums = sums + weight * (rows.sum(1) + columns.sum(1))
         return sums
     return [
         jnp.logaddexp(
             previous,
             jnp.stack(
                 [
-                    jax.nn.logsumexp(m.scale * _dot(m.text[index], m.image), axis=0),
-                    jax.nn.logsumexp(m.scale * _dot(m.image[index], m.text), axis=0),
+                    jax.nn.logsumexp(m.scale * _dot(m.image, p.text), axis=1),
+                    jax.nn.logsumexp(m.scale * _dot(m.text, p.image), axis=1),
                 ]
             ),
         )
-        for previous, (_, m) in zip(sums, models, strict=True)
+        for previous, (_, m), p in zip(sums, models, picked, strict=True)
     ]
 
 
@@ -237,11 +325,16 @@ def _own_nll(pairs: PairEmbeddings, loss: Loss) -> Float[Array, "superbatch"]:
     alignment = jnp.einsum("jd,jd->j", pairs.image, pairs.text, precision=lax.Precision.HIGHEST)
     if loss == "softmax":
         return -pairs.scale * alignment
-    return jax.nn.softplus(-(pairs.scale * alignment + pairs.bias))
+    return _softplus(-(pairs.scale * alignment + pairs.bias))
 
 
-def _dot(picked: Float[Array, "n d"], candidates: Float[Array, "superbatch d"]) -> Float[Array, "n superbatch"]:
-    return jnp.matmul(picked, candidates.T, precision=lax.Precision.HIGHEST)
+def _dot(candidates: Float[Array, "superbatch d"], picked: Float[Array, "n d"]) -> Float[Array, "superbatch n"]:
+    return jnp.matmul(candidates, picked.T, precision=lax.Precision.HIGHEST)
+
+
+def _softplus(z: Array) -> Array:
+    """log(1 + eᶻ), for any z. `jax.nn.softplus` also propagates NaN by a comparison, which cannot be fused."""
+    return jnp.maximum(z, 0) + jnp.log1p(jnp.exp(-jnp.abs(z)))
 
 
 def _widen(pairs: PairEmbeddings) -> PairEmbeddings:
@@ -249,41 +342,16 @@ def _widen(pairs: PairEmbeddings) -> PairEmbeddings:
     return PairEmbeddings(*(jnp.asarray(a, jnp.promote_types(jnp.result_type(a), jnp.float32)) for a in pairs))
 
 
-def _check_shapes(learner, reference, config, valid) -> int:
-    for name, pairs in (("learner", learner), ("reference", reference)):
-        image, text = jnp.shape(pairs.image), jnp.shape(pairs.text)
-        if len(image) != 2 or image != text:
-            raise ConfigError(f"{name} embeddings have shapes {image} (image) and {text} (text); both must be [B, d]")
-        if jnp.shape(pairs.scale) or jnp.shape(pairs.bias):
-            raise ConfigError(f"{name} scale and bias must be scalars: the loss's t (not log t) and β")
-    candidates = jnp.shape(learner.image)[0]
-    if jnp.shape(reference.image)[0] != candidates:
-        raise ConfigError(
-            f"learner embeds {candidates} candidates and reference {jnp.shape(reference.image)[0]}: "
-            "both must embed the same super-batch"
-        )
-    if valid is not None and jnp.shape(valid) != (candidates,):
-        raise ConfigError(f"valid has shape {jnp.shape(valid)}; it must be [B] = ({candidates},)")
-    return config.subbatch_size(candidates)
+def _pad(array: Array, rows: int) -> Array:
+    return jnp.pad(array, [(0, rows)] + [(0, 0)] * (array.ndim - 1)) if rows else array
 
 
-def _check_values(learner, reference, valid, size: int) -> None:
-    arrays = [*learner, *reference, *([] if valid is None else [valid])]
-    if any(isinstance(a, Tracer) for a in arrays):
-        return
-    mask = np.ones(np.shape(learner.image)[0], bool) if valid is None else np.asarray(valid)
-    if mask.sum() < size:
-        raise DataError(
-            f"{size} picks are wanted and {mask.sum()} of {mask.size} candidates are valid: raise the filter ratio, "
-            "or repair the embeddings"
-        )
-    for name, pairs in (("learner", learner), ("reference", reference)):
-        for field, array in zip(pairs._fields, pairs, strict=True):
-            values = np.asarray(array, np.float64)
-            bad = ~np.isfinite(values) if values.ndim == 0 else ~np.isfinite(values).all(-1) & mask
-            if bad.any():
-                where = f" (first at candidate {int(np.argmax(bad))})" if values.ndim else ""
-                raise DataError(
-                    f"{name}.{field} is not finite{where}: the {name} diverged, or its embeddings are damaged; "
-                    "mark such rows invalid or lower the learning rate"
-                )
+def _data_axis(mesh: Mesh) -> str:
+    if "data" in mesh.axis_names:
+        return "data"
+    if len(mesh.axis_names) == 1:
+        return mesh.axis_names[0]
+    raise ConfigError(
+        f"the mesh has the axes {', '.join(map(str, mesh.axis_names))}; candidates are sharded over one called 'data': "
+        "name the axis so, or pass a mesh of one axis"
+    )

@@ -1,0 +1,89 @@
+"""Sharded selection gives one device's picks: on 8 devices of one process, and on 4 devices of each of two."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from schemas.errors import ConfigError
+from tests.trainer.sharded import CASES, inputs
+from trainer.selection import PairEmbeddings, SelectionConfig, select
+
+DEVICES = 8
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one process", "two processes"])
+def sharded(request, tmp_path_factory) -> list[dict]:
+    """What every process of a sharded run reports."""
+    folder, processes = tmp_path_factory.mktemp("sharded"), request.param
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    outputs = [folder / f"{process}.json" for process in range(processes)]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.trainer.sharded", *map(str, (output, DEVICES, process, processes, port))],
+            cwd=Path(__file__).parents[2],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for process, output in enumerate(outputs)
+    ]
+    errors = [process.communicate(timeout=300)[1] for process in running]
+    assert [process.returncode for process in running] == [0] * processes, "\n".join(errors)
+    return [json.loads(output.read_text()) for output in outputs]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_picks_are_one_devices(sharded, name):
+    case = CASES[name]
+    with jax.enable_x64(case.x64):
+        learner, reference, valid = inputs(case, seed=1)
+        config = SelectionConfig(**case.config)
+        expected = select(
+            jax.random.key(5),
+            PairEmbeddings(*learner),
+            PairEmbeddings(*reference),
+            config,
+            valid=jax.numpy.array(valid),
+        )
+    for report in sharded:
+        picks = report[name]
+        assert picks["index"] == expected.index.tolist()
+        assert picks["chunk"] == expected.chunk.tolist()
+        for field in ("conditional", "learner_nll", "reference_nll"):
+            tolerance = 1e-12 if case.x64 else 1e-5
+            np.testing.assert_allclose(picks[field], getattr(expected, field), rtol=tolerance, atol=tolerance)
+
+
+def test_nothing_larger_than_a_chunk_of_embeddings_is_sent(sharded):
+    case = CASES["float32"]
+    chunk = -(-SelectionConfig(**case.config).subbatch_size(case.candidates) // case.config["chunks"])
+    widest = sum(2 * pairs[0].shape[1] for pairs in inputs(case, seed=1)[:2])
+    for report in sharded:
+        assert 0 < report["sent"] <= chunk * widest
+
+
+def test_every_process_refuses_what_one_of_them_holds(sharded):
+    for report in sharded:
+        assert "reference.image is not finite (first at candidate 511)" in report["refused"]
+
+
+def test_a_mesh_without_a_data_axis_is_refused():
+    learner, reference, _ = inputs(CASES["float32"], seed=1)
+    mesh = jax.make_mesh((1, 1), ("rows", "columns"))
+    with pytest.raises(ConfigError, match="axes rows, columns; .* called 'data'"):
+        select(jax.random.key(0), PairEmbeddings(*learner), PairEmbeddings(*reference), SelectionConfig(), mesh=mesh)
+
+
+def test_a_mesh_of_one_device_gives_the_same_picks_whatever_its_axis_is_called():
+    case = CASES["float32"]
+    learner, reference, _ = inputs(case, seed=1)
+    arguments = jax.random.key(0), PairEmbeddings(*learner), PairEmbeddings(*reference), SelectionConfig(**case.config)
+    picks = select(*arguments, mesh=jax.make_mesh((1,), ("batch",)))
+    np.testing.assert_array_equal(picks.index, select(*arguments).index)
