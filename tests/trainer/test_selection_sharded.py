@@ -77,7 +77,7 @@ def test_every_process_refuses_what_one_of_them_holds(sharded):
 def test_a_mesh_without_a_data_axis_is_refused():
     learner, reference, _ = inputs(CASES["float32"], seed=1)
     mesh = jax.make_mesh((1, 1), ("rows", "columns"))
-    with pytest.raises(ConfigError, match="axes rows, columns; .* called 'data'"):
+    with pytest.raises(ConfigError, match=r"axes rows, columns; .* called 'data'"):
         select(jax.random.key(0), PairEmbeddings(*learner), PairEmbeddings(*reference), SelectionConfig(), mesh=mesh)
 
 

@@ -1,0 +1,157 @@
+"""The tables and plots of docs/performance.md, from `benchmarks/results/`: `python -m benchmarks.performance_page`.
+
+The page's words are written by hand; what stands between `<!-- figures: NAME -->` and `<!-- end of figures -->` is
+written here, so that no figure on the page can differ from what was measured.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "performance.md"
+RESULTS = Path(__file__).parent / "results"
+_COLOURS = {"published": "#c23b22", "ours": "#1f5fa8", "products": "#8a8a8a"}
+_LABELS = {"published": "published form", "ours": "ours", "products": "bare products"}
+
+
+def write() -> None:
+    """Renders every result file into its place on the page."""
+    page = PAGE.read_text()
+    for name, render in _SECTIONS.items():
+        results = {path.stem.removeprefix(f"{name}-"): json.loads(path.read_text()) for path in _files(name)}
+        parts = [render(machine, result) for machine, result in results.items()]
+        pattern = rf"(<!-- figures: {name} -->\n).*?(<!-- end of figures -->)"
+        page, found = re.subn(pattern, lambda match: match[1] + "\n".join(parts) + "\n" + match[2], page, flags=re.S)  # noqa: B023
+        if found != 1:
+            raise ValueError(f"{PAGE} has {found} places for the figures of {name!r}; it must have one")
+    PAGE.write_text(page)
+
+
+def _files(name: str) -> list[Path]:
+    return sorted(RESULTS.glob(f"{name}-*.json"))
+
+
+def _selection(machine: str, result: dict[str, Any]) -> str:
+    memory = {(row["form"], row["candidates"], row["width"]): row["bytes"] for row in result["memory"]}
+
+    def compared(row: dict[str, Any]) -> list[str]:
+        seconds, size = row["seconds"], (row["candidates"], row["width"])
+        published, ours = memory["published", *size], memory["ours", *size]
+        peaks = [_bytes(published), _bytes(ours), f"1/{published / ours:,.0f}"] if _has_memory(row) else [""] * 3
+        return [
+            f"{row['candidates']:,}",
+            str(row["width"]),
+            f"{row['filter_ratio']:g}",
+            *(_seconds(seconds[form]) for form in _LABELS),
+            f"**{row['speedup']:.1f}×**",
+            f"{row['over_products']:.2f}×",
+            *peaks,
+            "equal" if row["same_picks"] else "differ",
+        ]
+
+    def alone(row: dict[str, Any]) -> list[str]:
+        size = row["candidates"], row["width"]
+        peak = _bytes(memory["ours", *size])
+        matrices = _bytes(2 * 4 * row["candidates"] ** 2)
+        return [f"{size[0]:,}", str(size[1]), f"{row['subbatch']:,}", _seconds(row["seconds"]), peak, matrices]
+
+    growth = result["growth"]
+    grown = [[f"{row['candidates']:,}", _seconds(row["seconds"])] for row in growth["rows"]]
+    picture = _plot_selection(machine, result, memory)
+    return "\n".join(
+        [
+            _heading(result["machine"]),
+            f"![Time and peak memory over the super-batch, both axes logarithmic]({picture})\n",
+            _table("B | d | f | published | ours | bare products | faster by | over products | peak, published "
+                   "| peak, ours | share | picks", map(compared, result["compared"])),
+            "Ours alone, f = 0.8, where the published form's two matrices would take what the last column says:\n",
+            _table("B | d | b | time | peak | B × B matrices", map(alone, result["alone"])),
+            f"Growth at a fixed sub-batch of b = {growth['rows'][0]['subbatch']:,}, d = {growth['rows'][0]['width']}: "
+            f"time ∝ B^**{growth['exponent']:.2f}** (least squares over the logarithms).\n",
+            _table("B | time", grown),
+        ]
+    )  # fmt: skip
+
+
+def _chunk(_: str, result: dict[str, Any]) -> str:
+    rows = [
+        [row["form"], _seconds(row["seconds"]), f"{row['ratio']:.2f}×", _bytes(row["temporaries"])]
+        for row in result["rows"]
+    ]
+    near = [[f"{row['within']:g}", f"{row['candidates_per_pick']:.2f}"] for row in result["near_the_cut"]]
+    return "\n".join(
+        [
+            _heading(result["machine"]),
+            _table("form | time of a product | over the bare product | XLA's temporaries", rows),
+            _table("ε | candidates within ε of the cut or above it, per pick", near),
+        ]
+    )
+
+
+_SECTIONS: dict[str, Callable[[str, dict[str, Any]], str]] = {"selection": _selection, "chunk": _chunk}
+
+
+def _plot_selection(machine: str, result: dict[str, Any], memory: dict[tuple[str, int, int], int]) -> str:
+    """Draws time and peak memory at f = 0.8 and the first width; returns the picture's name beside the page."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams |= {"svg.hashsalt": "superbatch", "svg.fonttype": "none", "font.size": 9}
+    from matplotlib import pyplot as plt
+
+    width = result["compared"][0]["width"]
+    figure, (time_axis, memory_axis) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    rows = [row for row in result["compared"] if row["width"] == width and _has_memory(row)]
+    for form, label in _LABELS.items():
+        points = [(row["candidates"], row["seconds"][form]) for row in rows]
+        if form == "ours":
+            points += [(row["candidates"], row["seconds"]) for row in result["alone"] if row["width"] == width]
+        time_axis.loglog(*zip(*points, strict=True), marker="o", ms=3, color=_COLOURS[form], label=label)
+        points = [(size, peak) for (of, size, wide), peak in memory.items() if of == form and wide == width]
+        if points:
+            memory_axis.loglog(*zip(*points, strict=True), marker="o", ms=3, color=_COLOURS[form], label=label)
+    growth = [(row["candidates"], row["seconds"]) for row in result["growth"]["rows"]]
+    b = result["growth"]["rows"][0]["subbatch"]
+    time_axis.loglog(*zip(*growth, strict=True), "--", color=_COLOURS["ours"], lw=1, label=f"ours, b = {b:,} fixed")
+    time_axis.set(title=f"seconds a selection, d = {width}, f = 0.8", xlabel="super-batch B")
+    memory_axis.set(title="peak bytes beyond the inputs", xlabel="super-batch B")
+    for axis in (time_axis, memory_axis):
+        axis.grid(which="major", alpha=0.3)
+        axis.legend(frameon=False)
+    path = PAGE.with_name(f"performance-selection-{machine}.svg")
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+    return path.name
+
+
+def _has_memory(row: dict[str, Any]) -> bool:
+    return row["filter_ratio"] == 0.8
+
+
+def _heading(machine: dict[str, Any]) -> str:
+    return f"#### {machine['device']}, {machine['cores']} CPU cores, JAX {machine['jax']}\n"
+
+
+def _table(header: str, rows: Iterable[list[str]]) -> str:
+    columns = header.split("|")
+    lines = ["| " + " | ".join(column.strip() for column in columns) + " |", "|" + "--:|" * len(columns)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+if __name__ == "__main__":
+    write()
