@@ -54,7 +54,7 @@ def _selection(machine: str, result: dict[str, Any]) -> str:
 
     def alone(row: dict[str, Any]) -> list[str]:
         size = row["candidates"], row["width"]
-        peak = _bytes(memory["ours", *size])
+        peak = _bytes(memory["ours", *size]) if ("ours", *size) in memory else ""
         matrices = _bytes(2 * 4 * row["candidates"] ** 2)
         return [f"{size[0]:,}", str(size[1]), f"{row['subbatch']:,}", _seconds(row["seconds"]), peak, matrices]
 
@@ -132,7 +132,8 @@ def _has_memory(row: dict[str, Any]) -> bool:
 
 
 def _heading(machine: dict[str, Any]) -> str:
-    return f"#### {machine['device']}, {machine['cores']} CPU cores, JAX {machine['jax']}\n"
+    device = f"{machine['cores']} CPU cores" if machine["device"] == "cpu" else machine["device"]
+    return f"### {device}, JAX {machine['jax']}\n"
 
 
 def _table(header: str, rows: Iterable[list[str]]) -> str:

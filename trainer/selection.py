@@ -189,28 +189,29 @@ def _draw_subbatch(
     chunks = config.chunks if config.joint else 1
     models = [(w, m) for w, m in zip(_WEIGHTS[config.criterion], (learner, reference), strict=True) if w]
 
-    def one_chunk(carry, chunk, count):
-        sums, open_ = carry
+    def draw(sums, open_, chunk, count):
         logits = own + _interaction(sums, models, config.loss)
         noise = jax.random.gumbel(jax.random.fold_in(key, chunk), (shard.candidates,), jnp.float32)
         index = shard.top(jnp.where(open_, config.gain * logits + shard.own(noise), -jnp.inf), count)
-        # What the last chunk adds, nobody reads.
-        sums = lax.cond(
-            chunk + 1 < chunks,
-            lambda: _add_chunk(sums, models, [_picked(m, index, shard) for _, m in models], config.loss),
-            lambda: sums,
-        )
-        return (sums, shard.close(open_, index)), (index, shard.take(logits, index))
+        return index, shard.take(logits, index)
 
-    # Chunk c has b//K + (c < b mod K) picks: a scan over the longer chunks, if any, then one over the others.
+    def draw_and_add(carry, chunk, count):
+        sums, open_ = carry
+        index, conditional = draw(sums, open_, chunk, count)
+        picked = [m._replace(image=shard.take(m.image, index), text=shard.take(m.text, index)) for _, m in models]
+        return (_add_chunk(sums, models, picked, config.loss), shard.close(open_, index)), (index, conditional)
+
+    # Chunk c has b//K + (c < b mod K) picks: a scan over the longer chunks, if any, then one over the others. The last
+    # chunk is only drawn: what it adds, nobody reads.
     shorter, longer_chunks = divmod(size, chunks)
     carry = (_no_sums(models, own, config.loss), valid)
     drawn = []
-    for count, first, last in ((shorter + 1, 0, longer_chunks), (shorter, longer_chunks, chunks)):
+    for count, first, last in ((shorter + 1, 0, longer_chunks), (shorter, longer_chunks, chunks - 1)):
         if first < last:
-            body = functools.partial(one_chunk, count=count)
+            body = functools.partial(draw_and_add, count=count)
             carry, picked = lax.scan(body, carry, jnp.arange(first, last, dtype=jnp.int32))
             drawn.append([array.ravel() for array in picked])
+    drawn.append(draw(*carry, chunks - 1, shorter))
     index, conditional = (jnp.concatenate(parts) for parts in zip(*drawn, strict=True))
     sizes = np.full(chunks, shorter) + (np.arange(chunks) < longer_chunks)
     return Picks(
@@ -273,10 +274,6 @@ class _Shard:
     def _first(self, length: int) -> Array:
         assert self.axis is not None
         return (lax.axis_index(self.axis) * length).astype(jnp.int32)
-
-
-def _picked(pairs: PairEmbeddings, index: Int[Array, "n"], shard: _Shard) -> PairEmbeddings:
-    return pairs._replace(image=shard.take(pairs.image, index), text=shard.take(pairs.text, index))
 
 
 # --- What the picks so far add to every candidate's logit ------------------------------------------------------
