@@ -38,7 +38,7 @@ class Options:
 
 def softplus(z):
     """As `trainer.selection` writes it."""
-    return jnp.maximum(z, 0) + jnp.log1p(jnp.exp(-jnp.abs(z)))
+    return jnp.maximum(z, jnp.log1p(jnp.exp(jnp.minimum(z, 80.0))))
 
 
 def product(a, b, dtype=jnp.float32, result=jnp.float32):
@@ -79,8 +79,8 @@ FORMS: dict[str, Callable] = {
     "bare product, int8 inputs": _written(functools.partial(product, dtype=jnp.int8, result=jnp.int32)),
     "`jax.nn.softplus`, [n, B], summed over columns": _summed(jax.nn.softplus, False),
     "`jax.nn.softplus`, [B, n], summed along rows": _summed(jax.nn.softplus, True),
-    "max + log1p(exp), [n, B]": _summed(softplus, False),
-    "max + log1p(exp), [B, n] (**ours**)": _summed(softplus, True),
+    "`max(z, log1p(exp(min(z, 80))))`, [n, B]": _summed(softplus, False),
+    "`max(z, log1p(exp(min(z, 80))))`, [B, n] (**ours**)": _summed(softplus, True),
     "the same in blocks of 2,048 candidates": _blocked,
     "exp alone, [B, n]": _summed(jnp.exp, True),
     "nothing between product and sum, [B, n]": _summed(lambda z: z, True),

@@ -5,7 +5,6 @@ written here, so that no figure on the page can differ from what was measured.
 """
 
 import json
-import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,30 @@ _LABELS = {"published": "published form", "ours": "ours", "products": "bare prod
 
 
 def write() -> None:
-    """Renders every result file into its place on the page."""
-    page = PAGE.read_text()
+    """Renders every result file into its place on the page, and draws the plots."""
+    PAGE.write_text(rendered(PAGE.read_text()))
+    for path in _files("selection"):
+        _plot_selection(_picture(_machine(path, "selection")), json.loads(path.read_text()))
+
+
+def rendered(page: str) -> str:
+    """The page with every section's figures in their place."""
     for name, render in _SECTIONS.items():
-        results = {path.stem.removeprefix(f"{name}-"): json.loads(path.read_text()) for path in _files(name)}
-        parts = [render(machine, result) for machine, result in results.items()]
-        pattern = rf"(<!-- figures: {name} -->\n).*?(<!-- end of figures -->)"
-        page, found = re.subn(pattern, lambda match: match[1] + "\n".join(parts) + "\n" + match[2], page, flags=re.S)  # noqa: B023
-        if found != 1:
-            raise ValueError(f"{PAGE} has {found} places for the figures of {name!r}; it must have one")
-    PAGE.write_text(page)
+        figures = "\n".join(render(_machine(path, name), json.loads(path.read_text())) for path in _files(name))
+        start, end = f"<!-- figures: {name} -->\n", "<!-- end of figures -->"
+        if page.count(start) != 1:
+            raise ValueError(f"the page has {page.count(start)} places for the figures of {name!r}; it must have one")
+        before, after = page.split(start)
+        page = before + start + figures + "\n" + after[after.index(end) :]
+    return page
+
+
+def _machine(path: Path, name: str) -> str:
+    return path.stem.removeprefix(f"{name}-")
+
+
+def _picture(machine: str) -> str:
+    return f"performance-selection-{machine}.svg"
 
 
 def _files(name: str) -> list[Path]:
@@ -35,7 +48,7 @@ def _files(name: str) -> list[Path]:
 
 
 def _selection(machine: str, result: dict[str, Any]) -> str:
-    memory = {(row["form"], row["candidates"], row["width"]): row["bytes"] for row in result["memory"]}
+    memory = _memory(result)
 
     def compared(row: dict[str, Any]) -> list[str]:
         seconds, size = row["seconds"], (row["candidates"], row["width"])
@@ -49,7 +62,7 @@ def _selection(machine: str, result: dict[str, Any]) -> str:
             f"**{row['speedup']:.1f}×**",
             f"{row['over_products']:.2f}×",
             *peaks,
-            "equal" if row["same_picks"] else "differ",
+            _difference(row["swapped"]),
         ]
 
     def alone(row: dict[str, Any]) -> list[str]:
@@ -60,11 +73,10 @@ def _selection(machine: str, result: dict[str, Any]) -> str:
 
     growth = result["growth"]
     grown = [[f"{row['candidates']:,}", _seconds(row["seconds"])] for row in growth["rows"]]
-    picture = _plot_selection(machine, result, memory)
     return "\n".join(
         [
             _heading(result["machine"]),
-            f"![Time and peak memory over the super-batch, both axes logarithmic]({picture})\n",
+            f"![Time and peak memory over the super-batch, both axes logarithmic]({_picture(machine)})\n",
             _table("B | d | f | published | ours | bare products | faster by | over products | peak, published "
                    "| peak, ours | share | picks", map(compared, result["compared"])),
             "Ours alone, f = 0.8, where the published form's two matrices would take what the last column says:\n",
@@ -94,15 +106,15 @@ def _chunk(_: str, result: dict[str, Any]) -> str:
 _SECTIONS: dict[str, Callable[[str, dict[str, Any]], str]] = {"selection": _selection, "chunk": _chunk}
 
 
-def _plot_selection(machine: str, result: dict[str, Any], memory: dict[tuple[str, int, int], int]) -> str:
-    """Draws time and peak memory at f = 0.8 and the first width; returns the picture's name beside the page."""
+def _plot_selection(name: str, result: dict[str, Any]) -> None:
+    """Draws time and peak memory at f = 0.8 and the first width into a file beside the page."""
     import matplotlib as mpl
 
     mpl.use("svg")
     mpl.rcParams |= {"svg.hashsalt": "superbatch", "svg.fonttype": "none", "font.size": 9}
     from matplotlib import pyplot as plt
 
-    width = result["compared"][0]["width"]
+    memory, width = _memory(result), result["compared"][0]["width"]
     figure, (time_axis, memory_axis) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     rows = [row for row in result["compared"] if row["width"] == width and _has_memory(row)]
     for form, label in _LABELS.items():
@@ -121,10 +133,18 @@ def _plot_selection(machine: str, result: dict[str, Any], memory: dict[tuple[str
     for axis in (time_axis, memory_axis):
         axis.grid(which="major", alpha=0.3)
         axis.legend(frameon=False)
-    path = PAGE.with_name(f"performance-selection-{machine}.svg")
-    figure.savefig(path, metadata={"Date": None})
+    figure.savefig(PAGE.with_name(name), metadata={"Date": None})
     plt.close(figure)
-    return path.name
+
+
+def _difference(swapped: dict[str, float]) -> str:
+    if swapped["places"] == 0:
+        return "equal"
+    return f"{swapped['places']} in another place, within {swapped['within']:.0e}"
+
+
+def _memory(result: dict[str, Any]) -> dict[tuple[str, int, int], int]:
+    return {(row["form"], row["candidates"], row["width"]): row["bytes"] for row in result["memory"]}
 
 
 def _has_memory(row: dict[str, Any]) -> bool:

@@ -330,8 +330,8 @@ def _dot(candidates: Float[Array, "superbatch d"], picked: Float[Array, "n d"]) 
 
 
 def _softplus(z: Array) -> Array:
-    """log(1 + eᶻ), for any z. `jax.nn.softplus` also propagates NaN by a comparison, which cannot be fused."""
-    return jnp.maximum(z, 0) + jnp.log1p(jnp.exp(-jnp.abs(z)))
+    """log(1 + eᶻ) from operations that fuse with a product; beyond 80, where eᶻ might overflow, it is z."""
+    return jnp.maximum(z, jnp.log1p(jnp.exp(jnp.minimum(z, 80.0))))
 
 
 def _widen(pairs: PairEmbeddings) -> PairEmbeddings:
