@@ -52,8 +52,10 @@ def _selection(machine: str, result: dict[str, Any]) -> str:
 
     def compared(row: dict[str, Any]) -> list[str]:
         seconds, size = row["seconds"], (row["candidates"], row["width"])
-        published, ours = memory["published", *size], memory["ours", *size]
-        peaks = [_bytes(published), _bytes(ours), f"1/{published / ours:,.0f}"] if _has_memory(row) else [""] * 3
+        published, ours = (memory.get((form, *size)) for form in ("published", "ours"))
+        peaks = [""] * 3
+        if _has_memory(row) and published and ours:
+            peaks = [_bytes(published), _bytes(ours), f"1/{published / ours:,.0f}"]
         return [
             f"{row['candidates']:,}",
             str(row["width"]),
