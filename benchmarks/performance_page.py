@@ -159,8 +159,9 @@ def _heading(machine: dict[str, Any]) -> str:
 
 
 def _table(header: str, rows: Iterable[list[str]]) -> str:
-    columns = header.split("|")
-    lines = ["| " + " | ".join(column.strip() for column in columns) + " |", "|" + "--:|" * len(columns)]
+    columns = [column.strip() for column in header.split("|")]
+    rules = [":--" if column in ("form", "picks") else "--:" for column in columns]
+    lines = ["| " + " | ".join(columns) + " |", "|" + "|".join(rules) + "|"]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
 
 
