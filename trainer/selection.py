@@ -18,7 +18,6 @@ embeddings; everything else is each device's own B/D candidates.
 """
 
 import functools
-import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -26,14 +25,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from schemas.errors import ConfigError
-from trainer.selection_inputs import check_shapes, check_values
+from trainer.selection_inputs import check_placement, check_shapes, check_values
 
 Criterion = Literal["learnability", "easy_reference", "hard_learner", "uniform"]
 Loss = Literal["sigmoid", "softmax"]
+
+_LARGEST_GAIN = 1e6  # beyond it, float32 logits can overflow
 
 # S = learner weight · ℓ(θ) + reference weight · ℓ(θ*)
 _WEIGHTS: dict[Criterion, tuple[int, int]] = {
@@ -79,14 +81,17 @@ class SelectionConfig:
             raise ConfigError(
                 f"filter_ratio is {self.filter_ratio}; it must lie in [0, 1): the share of the super-batch passed over"
             )
-        if self.chunks < 1:
-            raise ConfigError(f"chunks is {self.chunks}; a sub-batch is drawn in at least 1 chunk")
+        if self.chunks < 1 or self.chunks != int(self.chunks):
+            raise ConfigError(f"chunks is {self.chunks}; a sub-batch is drawn in a whole number of chunks, at least 1")
         if self.criterion not in get_args(Criterion):
             raise ConfigError(f"criterion is {self.criterion!r}; it must be one of {', '.join(get_args(Criterion))}")
         if self.loss not in get_args(Loss):
             raise ConfigError(f"loss is {self.loss!r}; it must be one of {', '.join(get_args(Loss))}")
-        if not (math.isfinite(self.gain) and self.gain >= 0):
-            raise ConfigError(f"gain is {self.gain}; the logits' inverse temperature must be finite and not negative")
+        if not 0 <= self.gain <= _LARGEST_GAIN:
+            raise ConfigError(
+                f"gain is {self.gain}; the logits' inverse temperature must lie in [0, {_LARGEST_GAIN:g}]: 0 ignores "
+                "the scores, and at large values the highest always win"
+            )
 
     def subbatch_size(self, superbatch_size: int) -> int:
         """Returns b = round(B(1 − f)).
@@ -103,7 +108,8 @@ class SelectionConfig:
         if self.joint and self.chunks > size:
             raise ConfigError(
                 f"chunks is {self.chunks} and the sub-batch has {size} examples ({superbatch_size} candidates, "
-                f"filter_ratio {self.filter_ratio}): a chunk would be empty. Use at most {size} chunks"
+                f"filter_ratio {self.filter_ratio}): a chunk would be empty. Use at most {size} "
+                f"chunk{'s' if size > 1 else ''}"
             )
         return size
 
@@ -119,6 +125,9 @@ def select(
 ) -> Picks:
     """Draws a sub-batch. Can be called under `jit`; concrete inputs are validated, traced ones cannot be.
 
+    Where they cannot be, the caller has to see to it that scores are finite and that there are at least as many valid
+    candidates as picks: else candidates are picked twice.
+
     The picks do not depend on the number of devices: the noise is keyed by the candidate's index in the super-batch.
     Rounding may: products of other shapes round otherwise, by about 1e-7 of a logit in float32.
 
@@ -128,8 +137,8 @@ def select(
       reference: the same candidates embedded by θ*; its width may differ.
       valid: candidates that may be picked; None means all.
       mesh: None, or the mesh over whose axis `data` the candidates are sharded (a mesh of one axis may call it
-        anything). They are not moved if they are sharded so already. The picks come back replicated. Under several
-        processes every process calls this with the same global arrays.
+        anything). They are not moved if they lie so already. The picks come back replicated. Under several processes
+        every process calls this with the same global arrays.
 
     Raises:
       ConfigError: shapes that do not fit each other or the config; a mesh without a data axis.
@@ -138,11 +147,14 @@ def select(
     check_shapes(learner, reference, valid)
     candidates = jnp.shape(learner.image)[0]
     size = config.subbatch_size(candidates)
-    check_values(learner, reference, valid, size)
-    if valid is None:
-        valid = jnp.ones(candidates, bool)
+    mask = jnp.ones(candidates, bool) if valid is None else jnp.asarray(valid)
     shard = _Shard(candidates, axis=None if mesh is None else _data_axis(mesh))
-    return _select(key, learner, reference, valid, config=config, mesh=mesh, shard=shard)
+    if mesh is None:
+        check_placement(learner, reference)
+    else:
+        key, learner, reference, mask = _bring((key, learner, reference, mask), mesh, shard)
+    check_values(learner, reference, config, mask, size)
+    return _select(key, learner, reference, mask, config=config, mesh=mesh, shard=shard)
 
 
 def pair_scores(
@@ -172,6 +184,21 @@ def _select(key, learner, reference, valid, *, config, mesh, shard):
 
     inputs = jax.tree.map(place, layout, inputs, is_leaf=lambda leaf: isinstance(leaf, PartitionSpec))
     return jax.shard_map(draw, mesh=mesh, in_specs=layout, out_specs=everywhere)(*inputs)
+
+
+def _bring(inputs, mesh: Mesh, shard: "_Shard"):
+    """Copies arrays that are committed to other devices to those of the mesh: JAX refuses to mix them."""
+    devices = set(mesh.devices.flat)
+
+    def bring(array):
+        if not isinstance(array, jax.Array) or isinstance(array, Tracer) or not array.is_fully_addressable:
+            return array
+        if not array.committed or array.sharding.device_set == devices:
+            return array
+        split = array.ndim and len(array) == shard.candidates and len(array) % mesh.shape[shard.axis] == 0
+        return jax.device_put(array, NamedSharding(mesh, PartitionSpec(shard.axis) if split else PartitionSpec()))
+
+    return jax.tree.map(bring, inputs)
 
 
 def _draw_subbatch(

@@ -30,18 +30,23 @@ CASES = {
     "more picks than a device has candidates": Case(64, {"filter_ratio": 0.25, "chunks": 1}),
     "float32": Case(512, {"filter_ratio": 0.8, "chunks": 4}, x64=False),
     "another axis beside": Case(240, {"filter_ratio": 0.8, "chunks": 7}, axes=("data", "model")),
+    "another axis before": Case(240, {"filter_ratio": 0.8, "chunks": 7}, axes=("model", "data")),
+    "almost everything, shared unequally": Case(203, {"filter_ratio": 0.15, "chunks": 2}),
+    "noise alone, with ties": Case(60_000, {"criterion": "uniform", "chunks": 2}, x64=False),
 }
 
 
 def inputs(case: Case, seed: int):
-    """(learner, reference, valid) as NumPy arrays: random unit vectors, every tenth candidate not valid."""
+    """(learner, reference, valid) as NumPy arrays: random unit vectors; every tenth candidate is not valid, and NaN."""
     rng = np.random.default_rng(seed)
     dtype = np.float64 if case.x64 else np.float32
     models = []
     for width, scale, bias in ((16, 12, -7), (24, 8, -6)):
         image, text = (published.unit(rng, case.candidates, width, dtype) for _ in range(2))
         models.append((image, text, np.asarray(scale, dtype), np.asarray(bias, dtype)))
-    return *models, np.arange(case.candidates) % 10 != 3
+    valid = np.arange(case.candidates) % 10 != 3
+    models[0][0][~valid] = np.nan
+    return *models, valid
 
 
 def main(output: str, devices: int, process: int, processes: int, port: int) -> None:
@@ -50,13 +55,14 @@ def main(output: str, devices: int, process: int, processes: int, port: int) -> 
 
     if processes > 1:
         jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=processes, process_id=process)
-    from schemas.errors import DataError
+    from schemas.errors import ConfigError, DataError
     from trainer.selection import PairEmbeddings, SelectionConfig, select
 
     assert (jax.process_count(), jax.device_count()) == (processes, devices)
 
     def mesh_of(axes: tuple[str, ...]) -> jax.sharding.Mesh:
-        return jax.make_mesh((devices,) if len(axes) == 1 else (devices // 2, 2), axes)
+        sizes = {"data": devices if len(axes) == 1 else devices // 2, "model": 2}
+        return jax.make_mesh(tuple(sizes[axis] for axis in axes), axes)
 
     def over(mesh, arrays):
         """The arrays as a training loop holds them: each process has its devices' candidates only."""
@@ -83,8 +89,20 @@ def main(output: str, devices: int, process: int, processes: int, port: int) -> 
     config = SelectionConfig(**case.config)
     shapes = over(mesh, (PairEmbeddings(*learner), PairEmbeddings(*reference), valid))
     program = jax.jit(lambda key, a, b, valid: select(key, a, b, config, valid=valid, mesh=mesh))
-    results["sent"] = _largest_collective(program.lower(jax.random.key(0), *shapes).compile().as_text())
+    compiled = program.lower(jax.random.key(0), *shapes).compile().as_text()
+    results["gathered"], results["summed"] = (_largest(compiled, kind) for kind in ("all-gather", "all-reduce"))
+    results["otherwise_sent"] = max(_largest(compiled, kind) for kind in ("all-to-all", "collective-permute"))
 
+    if processes == 1:  # what lies elsewhere is brought to the mesh
+        first = jax.device_put((PairEmbeddings(*learner), PairEmbeddings(*reference), valid), jax.devices()[3])
+        key = jax.device_put(jax.random.key(5), jax.devices()[2])
+        results["brought"] = select(key, *first[:2], config, valid=first[2], mesh=mesh).index.tolist()
+        try:
+            select(jax.random.key(5), *shapes[:2], config, valid=shapes[2])
+        except ConfigError as error:
+            results["no mesh"] = str(error)
+
+    learner[0][:] = np.nan_to_num(learner[0])
     reference[0][-1] = np.nan  # on the last device, so not in the first process
     try:
         select(
@@ -96,12 +114,12 @@ def main(output: str, devices: int, process: int, processes: int, port: int) -> 
         json.dump(results, file)
 
 
-def _largest_collective(program: str) -> int:
-    """The most elements that any array sent between devices has."""
+def _largest(program: str, kind: str) -> int:
+    """The most elements of an array that results from this kind of communication between devices."""
     sizes = [0]
     for line in program.splitlines():
-        if re.search(r" (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(-start)?\(", line):
-            result = line.split(" = ")[1].split(" all-")[0]
+        if re.search(rf" {kind}(-start)?\(", line):
+            result = line.split(" = ")[1].split(f" {kind}")[0]
             sizes += [np.prod([int(n) for n in dims.split(",") if n]) for dims in re.findall(r"\[([\d,]*)\]", result)]
     return int(max(sizes))
 

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from schemas.errors import ConfigError, DataError
 from tests.trainer import published
+from trainer import selection
 from trainer.selection import Criterion, Loss, PairEmbeddings, SelectionConfig, select
+from trainer.selection_inputs import check_shapes
 
 # In float32 the picks may differ from float64's only where two perturbed logits are closer than this.
 FLOAT32_TOLERANCE = 1e-4
@@ -55,7 +57,7 @@ def test_every_form_picks_exactly_what_the_published_form_picks(criterion, loss,
             assert_equal_to_published(key, learner, reference, config, jnp.asarray(valid))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_any_shape_picks_what_the_published_form_picks(data):
     candidates = data.draw(st.integers(1, 40), "candidates")
@@ -124,9 +126,10 @@ def test_rows_that_are_not_valid_may_hold_anything():
     assert np.isfinite(picks.conditional).all()
 
 
-def test_the_loss_does_not_overflow_at_large_scales():
+@pytest.mark.parametrize("loss", get_args(Loss))
+def test_the_loss_does_not_overflow_at_large_scales(loss):
     learner, reference = (p._replace(scale=jnp.float32(1000)) for p in (pairs(0, 64, 4), pairs(1, 64, 4)))
-    config = SelectionConfig(filter_ratio=0.5, chunks=4)
+    config = SelectionConfig(filter_ratio=0.5, chunks=4, loss=loss)
     widened = [PairEmbeddings(*(np.asarray(a, np.float64) for a in p)) for p in (learner, reference)]
     index, _, conditional, _ = published.select(jax.random.key(0), *widened, config)
     picks = select(jax.random.key(0), learner, reference, config)
@@ -152,6 +155,21 @@ def test_picks_are_the_same_under_jit_and_compile_once_for_a_shape():
     assert len(traced) == 1
 
 
+def test_calls_outside_jit_compile_once_for_a_shape():
+    config = SelectionConfig(filter_ratio=0.5, chunks=3)
+    before = selection._select._cache_size()
+    for seed in range(3):
+        select(jax.random.key(seed), pairs(seed, 37, 8), pairs(seed + 9, 37, 8), config)
+    assert selection._select._cache_size() == before + 1
+
+
+def test_embeddings_that_a_jitted_caller_closes_over_are_no_obstacle():
+    learner, reference, config = pairs(0, 32, 8), pairs(1, 32, 8), SelectionConfig(filter_ratio=0.5, chunks=3)
+    keys = jax.random.split(jax.random.key(0), 3)
+    _, scanned = jax.lax.scan(lambda _, key: (None, select(key, learner, reference, config).index), None, keys)
+    np.testing.assert_array_equal(scanned[1], select(keys[1], learner, reference, config).index)
+
+
 @pytest.mark.parametrize("loss", get_args(Loss))
 def test_memory_holds_a_chunks_products_and_no_more(loss):
     candidates, width = 4096, 16
@@ -164,6 +182,8 @@ def test_memory_holds_a_chunks_products_and_no_more(loss):
     # A chunk's products with all candidates are 4; far below even one array of all candidates by all picks.
     products = 4 * 4 * (config.subbatch_size(candidates) // 16 + 1) * candidates
     assert memory.temp_size_in_bytes < products + 4 * 16 * candidates
+    if loss == "sigmoid":  # each product is fused with its reduction, and is never in memory
+        assert memory.temp_size_in_bytes < products / 4
     assert memory.temp_size_in_bytes < 4 * candidates * config.subbatch_size(candidates)
 
 
@@ -205,7 +225,10 @@ def test_joint_conditions_on_what_was_picked():
         ({"chunks": 0}, ["chunks", "0", "at least 1"]),
         ({"criterion": "hardest"}, ["criterion", "'hardest'", "learnability"]),
         ({"loss": "triplet"}, ["loss", "'triplet'", "sigmoid"]),
+        ({"chunks": 2.5}, ["chunks", "2.5", "whole number"]),
         ({"gain": float("nan")}, ["gain", "nan"]),
+        ({"gain": float("inf")}, ["gain", "inf", "[0, 1e+06]"]),
+        ({"gain": -1.0}, ["gain", "-1.0"]),
     ],
 )
 def test_bad_settings_are_refused_when_constructed(fields, words):
@@ -245,9 +268,47 @@ def test_an_invalid_row_with_filter_ratio_zero_is_refused():
         select(jax.random.key(0), pairs(0, 4, 4), pairs(1, 4, 4), config, valid=valid)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("field", ["image", "text", "scale", "bias"])
-def test_embeddings_that_are_not_finite_are_refused(field):
+def test_embeddings_that_are_not_finite_are_refused(field, value):
     learner = pairs(0, 8, 4)
-    broken = learner._replace(**{field: getattr(learner, field) * jnp.nan})
+    broken = learner._replace(**{field: getattr(learner, field) * value})
     with pytest.raises(DataError, match=rf"learner\.{field} is not finite"):
         select(jax.random.key(0), broken, pairs(1, 8, 4), SelectionConfig(filter_ratio=0.5, chunks=1))
+
+
+@pytest.mark.parametrize("loss", get_args(Loss))
+def test_scores_that_are_not_finite_are_refused_though_the_embeddings_are(loss):
+    learner, config = pairs(0, 8, 4), SelectionConfig(filter_ratio=0.5, chunks=1, loss=loss)
+    broken = learner._replace(image=learner.image * 1e25, text=learner.text * 1e25)
+    with pytest.raises(DataError, match=r"the score of candidate \d is not finite.* unit norm"):
+        select(jax.random.key(0), broken, pairs(1, 8, 4), config)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"text": np.zeros((8, 5), np.float32)}, r"learner embeddings have shapes \(8, 4\) \(image\) and \(8, 5\)"),
+        ({"image": np.zeros(8, np.float32), "text": np.zeros(8, np.float32)}, r"both must be \[B, d\]"),
+        ({"scale": np.ones(1, np.float32)}, r"learner scale and bias must be scalars"),
+        ({"bias": np.ones(8, np.float32)}, r"learner scale and bias must be scalars"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(change, words):
+    # What the tests' type checker would refuse before select's own check, so by a tuple of the same fields.
+    learner = SimpleNamespace(**(pairs(0, 8, 4)._asdict() | change))
+    with pytest.raises(ConfigError, match=words):
+        check_shapes(learner, pairs(1, 8, 4), None)
+
+
+@pytest.mark.parametrize(
+    ("valid", "words"),
+    [
+        (jnp.ones(9, bool), r"valid has shape \(9,\); it must be \[B\] = \(8,\)"),
+        (jnp.full(8, 2), r"valid has dtype int\d+; it must be a mask of booleans"),
+        (jnp.ones(8, jnp.float32), r"valid has dtype float32"),
+    ],
+)
+def test_masks_that_are_none_are_refused(valid, words):
+    with pytest.raises(ConfigError, match=words):
+        check_shapes(pairs(0, 8, 4), pairs(1, 8, 4), valid)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from schemas.errors import ConfigError
+from tests.trainer import published
 from tests.trainer.sharded import CASES, inputs
 from trainer.selection import PairEmbeddings, SelectionConfig, select
 
@@ -61,12 +62,43 @@ def test_the_picks_are_one_devices(sharded, name):
             np.testing.assert_allclose(picks[field], getattr(expected, field), rtol=tolerance, atol=tolerance)
 
 
-def test_nothing_larger_than_a_chunk_of_embeddings_is_sent(sharded):
+def test_a_chunk_sends_its_best_logits_and_its_picks_and_no_more(sharded):
     case = CASES["float32"]
-    chunk = -(-SelectionConfig(**case.config).subbatch_size(case.candidates) // case.config["chunks"])
-    widest = sum(2 * pairs[0].shape[1] for pairs in inputs(case, seed=1)[:2])
+    subbatch = SelectionConfig(**case.config).subbatch_size(case.candidates)
+    chunk, width = -(-subbatch // case.config["chunks"]), max(p[0].shape[1] for p in inputs(case, seed=1)[:2])
     for report in sharded:
-        assert 0 < report["sent"] <= chunk * widest
+        assert 0 < report["gathered"] <= DEVICES * chunk < case.candidates  # each device's best logits
+        assert 0 < report["summed"] <= max(chunk * width, subbatch)  # the picks' embeddings; at the end their own terms
+        assert report["otherwise_sent"] == 0
+
+
+def test_what_lies_on_another_device_is_brought_to_the_mesh(sharded):
+    if len(sharded) == 1:
+        assert sharded[0]["brought"] == sharded[0]["float32"]["index"]
+
+
+def test_sharded_embeddings_without_their_mesh_are_refused(sharded):
+    if len(sharded) == 1:
+        assert "learner.image is sharded" in sharded[0]["no mesh"]
+        assert "pass that mesh" in sharded[0]["no mesh"]
+
+
+def test_ties_fall_to_the_lower_index():
+    """60,000 float32 noises have equal ones among them."""
+    case = CASES["noise alone, with ties"]
+    learner, reference, valid = inputs(case, seed=1)
+    config = SelectionConfig(**case.config)
+    picks = select(
+        jax.random.key(5), PairEmbeddings(*learner), PairEmbeddings(*reference), config, valid=jax.numpy.array(valid)
+    )
+    open_, ties = valid.copy(), 0
+    for chunk in range(2):
+        noise = np.where(open_, published.noise(jax.random.key(5), chunk, case.candidates), -np.inf)
+        drawn = np.argsort(-noise, kind="stable")[: (np.asarray(picks.chunk) == chunk).sum()]
+        np.testing.assert_array_equal(np.asarray(picks.index)[np.asarray(picks.chunk) == chunk], drawn)
+        ties += len(drawn) - len(np.unique(noise[drawn]))
+        open_[drawn] = False
+    assert ties > 0
 
 
 def test_every_process_refuses_what_one_of_them_holds(sharded):
@@ -83,7 +115,7 @@ def test_a_mesh_without_a_data_axis_is_refused():
 
 def test_a_mesh_of_one_device_gives_the_same_picks_whatever_its_axis_is_called():
     case = CASES["float32"]
-    learner, reference, _ = inputs(case, seed=1)
+    learner, reference, valid = inputs(case, seed=1)
     arguments = jax.random.key(0), PairEmbeddings(*learner), PairEmbeddings(*reference), SelectionConfig(**case.config)
-    picks = select(*arguments, mesh=jax.make_mesh((1,), ("batch",)))
-    np.testing.assert_array_equal(picks.index, select(*arguments).index)
+    picks = select(*arguments, valid=jax.numpy.array(valid), mesh=jax.make_mesh((1,), ("batch",)))
+    np.testing.assert_array_equal(picks.index, select(*arguments, valid=jax.numpy.array(valid)).index)
