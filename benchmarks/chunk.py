@@ -148,6 +148,8 @@ def main(options: Options) -> None:
     """Measures, keeps the figures, and writes the page anew."""
     result = {
         "machine": selection.machine(),
+        "candidates": options.candidates,
+        "width": options.width,
         "rows": time_forms(options.candidates, options.width, options.repeats),
         "near_the_cut": near_the_cut(options.candidates, options.width),
     }

@@ -71,7 +71,8 @@ def _selection(machine: str, result: dict[str, Any]) -> str:
         size = row["candidates"], row["width"]
         peak = _bytes(memory["ours", *size]) if ("ours", *size) in memory else ""
         matrices = _bytes(2 * 4 * row["candidates"] ** 2)
-        return [f"{size[0]:,}", str(size[1]), f"{row['subbatch']:,}", _seconds(row["seconds"]), peak, matrices]
+        time = [_seconds(row["seconds"]), str(row["runs"])]
+        return [f"{size[0]:,}", str(size[1]), f"{row['subbatch']:,}", *time, peak, matrices]
 
     growth = result["growth"]
     grown = [[f"{row['candidates']:,}", _seconds(row["seconds"])] for row in growth["rows"]]
@@ -82,7 +83,7 @@ def _selection(machine: str, result: dict[str, Any]) -> str:
             _table("B | d | f | published | ours | bare products | faster by | over products | peak, published "
                    "| peak, ours | share | picks", map(compared, result["compared"])),
             "Ours alone, f = 0.8, where the published form's two matrices would take what the last column says:\n",
-            _table("B | d | b | time | peak | B × B matrices", map(alone, result["alone"])),
+            _table("B | d | b | time | runs | peak | B × B matrices", map(alone, result["alone"])),
             f"Growth at a fixed sub-batch of b = {growth['rows'][0]['subbatch']:,}, d = {growth['rows'][0]['width']}: "
             f"time ∝ B^**{growth['exponent']:.2f}** (least squares over the logarithms).\n",
             _table("B | time", grown),
@@ -99,6 +100,7 @@ def _chunk(_: str, result: dict[str, Any]) -> str:
     return "\n".join(
         [
             _heading(result["machine"]),
+            f"B = {result['candidates']:,}, d = {result['width']}, f = 0.8, 16 chunks.\n",
             _table("form | time of a product | over the bare product | XLA's temporaries", rows),
             _table("ε | candidates within ε of the cut or above it, per pick", near),
         ]

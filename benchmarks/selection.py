@@ -27,6 +27,8 @@ from jax import lax
 from benchmarks import performance_page
 from trainer.selection import PairEmbeddings, SelectionConfig, select
 
+_SETTLE_SECONDS = 1.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -230,13 +232,15 @@ def machine() -> dict[str, Any]:
 def take_turns(programs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
     """Runs one program, then the next, and all again; returns the seconds that each run of each took.
 
-    In its turn a program runs twice and the second run counts: the first waits out what the program before leaves
-    behind (giving gigabytes back to the system takes a while) and brings its own inputs back into the caches.
+    In its turn a program runs for a second before the run that counts. That waits out what the program before leaves
+    behind (giving gigabytes back to the system takes most of a second) and brings its own inputs back into the caches.
     """
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(repeats):
         for name, program in programs.items():
-            program()
+            start = time.perf_counter()
+            while time.perf_counter() - start < _SETTLE_SECONDS:
+                program()
             seconds[name].append(_seconds(program))
     return seconds
 
