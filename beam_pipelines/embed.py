@@ -39,9 +39,15 @@ class EmbedConfig:
     corpus: str
     """directory of the corpus"""
     reference: str
-    """workdir of a finished reference model"""
+    """workdir of a finished reference model, or a big_vision SigLIP checkpoint (.npz)"""
     output: str
     """directory of the embeddings to make"""
+    preset: str | None = None
+    """of an .npz: the size of its towers: tiny, S/16, B/16, L/16, So400m/14"""
+    resolution: int | None = None
+    """of an .npz: pixels a side that it was made for"""
+    tokenizer: str | None = None
+    """of an .npz: the SentencePiece model file that it was trained with"""
     name: str | None = None
     """name recorded in the manifest; the corpus's if not given"""
     version: str = "1.0.0"
@@ -59,6 +65,12 @@ class EmbedConfig:
             raise ConfigError(f"batch_size is {self.batch_size}; it must be at least 1")
         if not 0 <= self.max_rejected_fraction <= 1:
             raise ConfigError(f"max_rejected_fraction is {self.max_rejected_fraction}; it must lie in [0, 1]")
+        _ = self.source  # checks that an .npz comes with what it needs
+
+    @property
+    def source(self) -> models.Source:
+        """The reference."""
+        return models.Source(self.reference, self.preset, self.resolution, self.tokenizer)
 
 
 @dataclass(frozen=True)
@@ -73,11 +85,7 @@ def run(config: EmbedConfig, beam_flags: list[str]) -> manifests.Manifest | None
     """Runs the job; returns the embeddings' manifest, or None if a remote runner goes on with it."""
     options = job.parse_options(beam_flags, config)
     corpus = manifests.read(config.corpus, kind="corpus")
-    reference = manifests.read(config.reference, kind="model")
-    parents = [
-        manifests.as_parent("corpus", config.corpus, corpus),
-        manifests.as_parent("reference", config.reference, reference),
-    ]
+    parents = [manifests.as_parent("corpus", config.corpus, corpus), config.source.as_parent("reference")]
     identity = manifests.content_fields(config)
     done = job.finished(config.output, "embeddings", config, identity, parents)
     if done is not None:
@@ -117,8 +125,7 @@ class ShardEmbedder(ModelHandler[ShardTask, ShardResult, models.Model]):
 
     def load_model(self) -> models.Model:
         """Loads the reference."""
-        model, _ = models.load(self._config.reference)
-        return model
+        return self._config.source.load()
 
     def run_inference(
         self, batch: Sequence[ShardTask], model: models.Model, inference_args: dict[str, Any] | None = None
@@ -197,8 +204,7 @@ def complete(
     counts = manifests.Counts(read=corpus.rows, kept=kept, rejected=rejected)
     job.check_rejected(counts, config.max_rejected_fraction)
     facts = written[0].facts
-    model = storage.as_path(config.reference) / tokenizer.FILE_NAME
-    storage.replace(storage.as_path(config.output) / tokenizer.FILE_NAME, model.read_bytes())
+    storage.replace(storage.as_path(config.output) / tokenizer.FILE_NAME, config.source.tokenizer_file.read_bytes())
     return complete_dataset(
         config.output, corpus.dataset, written, row_kind="embeddings", expected_shards=len(corpus.shards),
         extra_files=(tokenizer.FILE_NAME,),

@@ -36,6 +36,9 @@ def _parents(manifest: manifests.Manifest, indent: str) -> Iterator[str]:
     for place, parent in enumerate(manifest.parents):
         last = place == len(manifest.parents) - 1
         branch, below = ("└─ ", "   ") if last else ("├─ ", "│  ")
+        if parent.path.endswith(".npz"):  # a checkpoint from elsewhere has no manifest, and no parents
+            yield f"{indent}{branch}{parent.role}: checkpoint {parent.fingerprint[:_SHOWN_DIGITS]}  {parent.path}"
+            continue
         try:
             found = manifests.read(parent.path)
         except SuperbatchError:

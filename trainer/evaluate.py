@@ -28,23 +28,37 @@ class EvaluateConfig:
     """Retrieval of a model on a corpus: R@1, R@5 and R@10, both ways."""
 
     checkpoint: str
-    """workdir of a finished `train` or `distill`"""
+    """workdir of a finished `train` or `distill`, or a big_vision SigLIP checkpoint (.npz)"""
     corpus: str
     """directory of the held-out corpus"""
     output: str | None = None
     """also write the figures to this JSON file"""
     json: bool = False
     """print one JSON object instead of a line"""
+    preset: str | None = None
+    """of an .npz: the size of its towers: tiny, S/16, B/16, L/16, So400m/14"""
+    resolution: int | None = None
+    """of an .npz: pixels a side that it was made for"""
+    tokenizer: str | None = None
+    """of an .npz: the SentencePiece model file that it was trained with"""
+
+    def __post_init__(self) -> None:
+        _ = self.source  # checks that an .npz comes with what it needs
+
+    @property
+    def source(self) -> models.Source:
+        """The model to evaluate."""
+        return models.Source(self.checkpoint, self.preset, self.resolution, self.tokenizer)
 
 
 def run(config: EvaluateConfig) -> dict[str, float]:
     """Evaluates a model; returns the figures by name (fractions and counts)."""
-    model, of_model = models.load(config.checkpoint)
+    model = config.source.load()
     manifest = manifests.read(config.corpus, kind="corpus")
     image, text, owner = embed_corpus(model, config.corpus, manifest)
     figures = retrieval(image, text, owner)
     if config.output is not None:
-        evaluation = {"model": of_model.fingerprint, "corpus": manifest.fingerprint, "figures": figures}
+        evaluation = {"model": config.source.fingerprint(), "corpus": manifest.fingerprint, "figures": figures}
         storage.replace(config.output, json.dumps(evaluation, indent=2).encode() + b"\n")
     return figures
 
@@ -54,8 +68,8 @@ def is_current(config: EvaluateConfig) -> bool:
     if config.output is None or not storage.as_path(config.output).exists():
         return False
     stored = json.loads(storage.as_path(config.output).read_text())
-    model, corpus = manifests.read(config.checkpoint, kind="model"), manifests.read(config.corpus, kind="corpus")
-    return (stored.get("model"), stored.get("corpus")) == (model.fingerprint, corpus.fingerprint)
+    corpus = manifests.read(config.corpus, kind="corpus")
+    return (stored.get("model"), stored.get("corpus")) == (config.source.fingerprint(), corpus.fingerprint)
 
 
 def embed_corpus(

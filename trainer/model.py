@@ -1,9 +1,11 @@
 """A trained model: what it is made of, how it is saved, found and called.
 
-Enters: a finished workdir (kind `model`). Leaves: a `Model` whose `embed` maps images and tokens to unit vectors,
-in fixed batches so that jit compiles once. Embedding, evaluation and the trainer's own set-up share it.
+Enters: a finished workdir (kind `model`), or a big_vision `.npz`. Leaves: a `Model` whose `embed` maps images and
+tokens to unit vectors, in fixed batches so that jit compiles once. Embedding, evaluation and the trainer's own set-up
+share it.
 """
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -17,8 +19,9 @@ from flax import nnx
 
 from schemas import manifest as manifests
 from schemas import storage
-from schemas.errors import ConfigError, IntegrityError
-from trainer import presets, tokenizer
+from schemas.errors import ConfigError, DataError, IntegrityError
+from schemas.identity import canonical_json
+from trainer import big_vision, presets, tokenizer
 from trainer.checkpoint import CHECKPOINTS, restore_parameters
 from trainer.decode import preprocessing_fingerprint
 from trainer.selection import PairEmbeddings
@@ -34,21 +37,31 @@ class Architecture:
     preset: str
     resolution: int
     vocabulary: int
+    text_length: int | None = None  # tokens; the preset's own if not given
 
     def build(self, seed: int) -> tuple[Any, Any]:
         """Returns (graph definition, initial parameters)."""
-        towers = TwoTowers(
-            presets.get(self.preset), self.resolution, self.vocabulary, rngs=nnx.Rngs(jax.random.key(seed))
-        )
-        graph, parameters, _ = nnx.split(towers, nnx.Param, ...)
+        graph, parameters, _ = nnx.split(self._towers(seed), nnx.Param, ...)
         return graph, parameters
 
+    def shapes(self) -> tuple[Any, Any]:
+        """Returns (graph definition, the parameters' shapes), and makes no parameters."""
+        graph, parameters, _ = nnx.split(nnx.eval_shape(lambda: self._towers(0)), nnx.Param, ...)
+        return graph, parameters
 
-@functools.partial(jax.jit, static_argnums=0)
-def embed_pairs(graph: Any, parameters: Any, images: jax.Array, tokens: jax.Array) -> PairEmbeddings:
-    """Embeds a batch of pairs: the forward pass of both towers."""
+    def _towers(self, seed: int) -> TwoTowers:
+        preset = presets.get(self.preset)
+        preset = dataclasses.replace(preset, text_length=self.text_length or preset.text_length)
+        return TwoTowers(preset, self.resolution, self.vocabulary, rngs=nnx.Rngs(jax.random.key(seed)))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def embed_pairs(
+    graph: Any, parameters: Any, images: jax.Array, tokens: jax.Array, patch_size: int | None = None
+) -> PairEmbeddings:
+    """Embeds a batch of pairs: the forward pass of both towers, images in patches of `patch_size` or the preset's."""
     towers = nnx.merge(graph, parameters)
-    image, text = towers(images, tokens)
+    image, text = towers(images, tokens, patch_size)
     return PairEmbeddings(image, text, jnp.exp(towers.log_scale[...]), towers.bias[...])
 
 
@@ -70,20 +83,90 @@ class Model:
         return np.asarray(pairs.image), np.asarray(pairs.text)
 
 
-def load(workdir: str) -> tuple[Model, manifests.Manifest]:
-    """Loads a finished model from the workdir of `train` or `distill`.
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from: the workdir of a finished run, which says everything itself, or a big_vision `.npz`.
 
     Raises:
-      ConfigError: a big_vision `.npz`, which this release does not read.
-      DataError: the workdir's run is not finished.
-      IntegrityError: the parameters are not those the manifest names.
+      ConfigError: an `.npz` without preset, resolution and tokenizer, or a workdir with any of them.
     """
-    if workdir.endswith(".npz"):
+
+    path: str
+    preset: str | None = None
+    resolution: int | None = None
+    tokenizer: str | None = None
+
+    def __post_init__(self) -> None:
+        described = {name: getattr(self, name) for name in ("preset", "resolution", "tokenizer")}
+        if self.is_npz and (absent := [f"--{name}" for name, value in described.items() if value is None]):
+            raise ConfigError(f"{self.path} holds parameters only: give {', '.join(absent)} as well")
+        if not self.is_npz and (given := [f"--{name}" for name, value in described.items() if value is not None]):
+            raise ConfigError(
+                f"{self.path} is a workdir, which says itself what its model is: leave out {', '.join(given)}"
+            )
+        if self.preset is not None:
+            presets.get(self.preset)
+
+    @property
+    def is_npz(self) -> bool:
+        """Whether this is a file of parameters rather than a workdir."""
+        return self.path.endswith(".npz")
+
+    def fingerprint(self) -> str:
+        """A workdir's own, or the sha256 of what decides an `.npz`'s embeddings: both files, preset and resolution.
+
+        Raises:
+          DataError: the workdir's run is not finished, or a file is missing.
+        """
+        if not self.is_npz:
+            return manifests.read(self.path, kind="model").fingerprint
+        try:
+            files = [storage.hash_file(path)[1] for path in (storage.as_path(self.path), self.tokenizer_file)]
+        except OSError as error:
+            raise DataError(f"{self.path} or its tokenizer {self.tokenizer} cannot be read: {error}") from None
+        identity = {"npz": files[0], "tokenizer": files[1], "preset": self.preset, "resolution": self.resolution}
+        return hashlib.sha256(canonical_json(identity)).hexdigest()
+
+    def as_parent(self, role: str) -> manifests.Parent:
+        """Returns the record of this model for the manifest of what is made with it."""
+        return manifests.Parent(role=role, path=storage.absolute(self.path), fingerprint=self.fingerprint())
+
+    @property
+    def tokenizer_file(self) -> storage.epath.Path:
+        """Where its tokenizer lies."""
+        return storage.as_path(self.tokenizer or storage.as_path(self.path) / tokenizer.FILE_NAME)
+
+    def load(self) -> "Model":
+        """Loads the model.
+
+        Raises:
+          ConfigError: an `.npz` that is not what preset, resolution and tokenizer say.
+          DataError: the workdir's run is not finished, or the file is no checkpoint.
+          IntegrityError: the parameters are not those the manifest names.
+        """
+        if self.is_npz and self.preset and self.resolution and self.tokenizer:
+            return _load_npz(self.path, self.preset, self.resolution, self.tokenizer)
+        return _load_workdir(self.path)
+
+
+def _load_npz(path: str, preset: str, resolution: int, tokenizer_path: str) -> Model:
+    arrays = big_vision.read(path)
+    embedding, positions = arrays.get("txt/Embed_0/embedding"), arrays.get("txt/pos_embedding")
+    # What the file says of the texts is taken from it; if it says nothing, the check below says what is missing.
+    length = presets.get(preset).text_length if positions is None or positions.ndim != 3 else positions.shape[1]
+    tokens = tokenizer.load(tokenizer_path, length)
+    if embedding is not None and len(embedding) != tokens.vocabulary:
         raise ConfigError(
-            f"{workdir}: big_vision .npz checkpoints cannot be read yet; give a workdir of `superbatch train`"
+            f"{path} embeds {len(embedding)} token ids and the tokenizer {tokenizer_path} has {tokens.vocabulary}: "
+            "give the SentencePiece model that this checkpoint was trained with"
         )
-    manifest = manifests.read(workdir, kind="model")
-    info = manifest.model
+    architecture = Architecture(preset, resolution, tokens.vocabulary, length)
+    graph, like = architecture.shapes()
+    return _loaded(architecture, graph, big_vision.to_parameters(arrays, like, path), tokens)
+
+
+def _load_workdir(workdir: str) -> Model:
+    info = manifests.read(workdir, kind="model").model
     if info is None:
         raise IntegrityError(f"{workdir}: the manifest of a model lacks its `model` section")
     try:
@@ -91,19 +174,21 @@ def load(workdir: str) -> tuple[Model, manifests.Manifest]:
         architecture = Architecture(**stored["architecture"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise IntegrityError(f"{workdir}/{CONFIG_FILE} is missing or damaged: {error!r}") from None
-    preset = presets.get(architecture.preset)
-    tokens = tokenizer.load(str(storage.as_path(workdir) / tokenizer.FILE_NAME), preset.text_length)
+    length = architecture.text_length or presets.get(architecture.preset).text_length
+    tokens = tokenizer.load(str(storage.as_path(workdir) / tokenizer.FILE_NAME), length)
     graph, like = architecture.build(seed=0)
-    parameters = restore_parameters(str(storage.as_path(workdir) / CHECKPOINTS), like)
-    found = identify(architecture, parameters, tokens)
-    if found != info:
-        raise IntegrityError(f"{workdir}: the model found there is {found}, and its manifest says {info}")
+    model = _loaded(architecture, graph, restore_parameters(str(storage.as_path(workdir) / CHECKPOINTS), like), tokens)
+    if model.info != info:
+        raise IntegrityError(f"{workdir}: the model found there is {model.info}, and its manifest says {info}")
+    return model
+
+
+def _loaded(architecture: Architecture, graph: Any, parameters: Any, tokens: tokenizer.Tokenizer) -> Model:
     towers = nnx.merge(graph, parameters)
-    model = Model(
-        architecture, graph, parameters, tokens, info,
+    return Model(
+        architecture, graph, parameters, tokens, identify(architecture, parameters, tokens),
         scale=float(np.exp(towers.log_scale[...])), bias=float(towers.bias[...]),
     )  # fmt: skip
-    return model, manifest
 
 
 def identify(architecture: Architecture, parameters: Any, tokens: tokenizer.Tokenizer) -> manifests.ModelInfo:

@@ -30,6 +30,7 @@ class Preset:
     text_length: int  # tokens
     vocabulary: int  # the size of a tokenizer trained for this preset
     embedding: int  # width of the shared space
+    image_head: bool = False  # a linear map after the image tower's pooling; SigLIP has none
 
 
 def _symmetric(encoder: Encoder, patch_size: int) -> Preset:
@@ -43,7 +44,7 @@ PRESETS: dict[str, Preset] = {
     "tiny": Preset(
         image=Encoder(width=128, depth=3, heads=4, mlp=512),
         text=Encoder(width=128, depth=2, heads=4, mlp=512),
-        patch_size=16, resolution=64, text_length=16, vocabulary=4_096, embedding=128,
+        patch_size=16, resolution=64, text_length=16, vocabulary=4_096, embedding=128, image_head=True,
     ),
     "S/16": _symmetric(Encoder(width=384, depth=12, heads=6, mlp=1536), 16),
     "B/16": _symmetric(Encoder(width=768, depth=12, heads=12, mlp=3072), 16),

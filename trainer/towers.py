@@ -1,7 +1,8 @@
-"""Two towers: a ViT with an attention-pooling head, and a text transformer (SigLIP, arXiv 2303.15343).
+"""Two towers: a FlexiViT with an attention-pooling head, and a text transformer (SigLIP, arXiv 2303.15343).
 
 Enters: uint8 images and token ids. Leaves: unit-norm embeddings of both, and the loss's scale t and bias β.
-Both encoders are pre-norm transformers with tanh-GELU and learned positions.
+Both encoders are pre-norm transformers with tanh-GELU and learned positions. Parameters and arithmetic are those of
+big_vision's `two_towers`, whose checkpoints `trainer.big_vision` reads.
 """
 
 import jax
@@ -11,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 
 from schemas.errors import ConfigError
+from trainer import flexi
 from trainer.presets import Encoder, Preset
 
 _LAYER_NORM_EPSILON = 1e-6
@@ -80,31 +82,45 @@ class AttentionPool(nnx.Module):
 
 
 class ImageTower(nnx.Module):
-    """ViT: patches, positions, encoder, attention pooling, projection."""
+    """ViT: patches, positions, encoder, attention pooling, and a projection if the preset has one.
+
+    The parameters are those of the preset's patch size; a call with another resizes kernel and positions to it.
+    """
 
     def __init__(self, preset: Preset, resolution: int, *, rngs: nnx.Rngs):
-        if resolution % preset.patch_size:
-            raise ConfigError(
-                f"resolution {resolution} is not a multiple of the preset's patch size {preset.patch_size}"
-            )
         width, patch = preset.image.width, preset.patch_size
         self.patch_size = patch
         self.patches = nnx.Linear(
             patch * patch * 3, width, kernel_init=_LECUN, rngs=rngs
         )  # a convolution with stride = kernel, as one matrix product
-        tokens = (resolution // patch) ** 2
+        tokens = _grid(resolution, patch) ** 2
         self.positions = nnx.Param(nnx.initializers.normal(1 / np.sqrt(width))(rngs.params(), (1, tokens, width)))
         self.encoder = Transformer(preset.image, rngs=rngs)
         self.pool = AttentionPool(preset.image, rngs=rngs)
-        self.head = nnx.Linear(width, preset.embedding, kernel_init=_LECUN, rngs=rngs)
+        self.head = nnx.Linear(width, preset.embedding, kernel_init=_LECUN, rngs=rngs) if preset.image_head else None
 
-    def __call__(self, images: UInt8[Array, "batch height width 3"]) -> Float[Array, "batch embedding"]:
-        batch, height, width, _ = images.shape
-        p = self.patch_size
+    def __call__(
+        self, images: UInt8[Array, "batch height width 3"], patch_size: int | None = None
+    ) -> Float[Array, "batch embedding"]:
+        batch, resolution, _, _ = images.shape
+        p = patch_size or self.patch_size
+        grid = _grid(resolution, p)
         x = images.astype(jnp.float32) / 127.5 - 1
-        x = x.reshape(batch, height // p, p, width // p, p, 3).transpose(0, 1, 3, 2, 4, 5)
-        x = self.patches(x.reshape(batch, (height // p) * (width // p), p * p * 3))
-        return self.head(self.pool(self.encoder(x + self.positions[...])))
+        x = x.reshape(batch, grid, p, grid, p, 3).transpose(0, 1, 3, 2, 4, 5).reshape(batch, grid * grid, p * p * 3)
+        kernel, bias = self.patches.kernel[...], self.patches.bias
+        x = x @ flexi.resize_kernel(kernel, p) + (0 if bias is None else bias[...])
+        x = self.pool(self.encoder(x + flexi.resize_positions(self.positions[...], grid)))
+        return x if self.head is None else self.head(x)
+
+
+def _grid(resolution: int, patch_size: int) -> int:
+    if resolution % patch_size:
+        below = resolution // patch_size * patch_size
+        raise ConfigError(
+            f"resolution {resolution} is not a multiple of the patch size {patch_size}: choose "
+            f"{f'{below} or ' if below else ''}{below + patch_size}"
+        )
+    return resolution // patch_size
 
 
 class TextTower(nnx.Module):
@@ -132,10 +148,13 @@ class TwoTowers(nnx.Module):
         self.bias = nnx.Param(jnp.asarray(_INITIAL_BIAS))
 
     def __call__(
-        self, images: UInt8[Array, "batch height width 3"], tokens: Int[Array, "batch length"]
+        self,
+        images: UInt8[Array, "batch height width 3"],
+        tokens: Int[Array, "batch length"],
+        patch_size: int | None = None,
     ) -> tuple[Float[Array, "batch embedding"], Float[Array, "batch embedding"]]:
-        """Returns the unit-norm embeddings of both."""
-        return _unit(self.image(images)), _unit(self.text(tokens))
+        """Returns the unit-norm embeddings of both; the images seen in patches of `patch_size`, or the preset's."""
+        return _unit(self.image(images, patch_size)), _unit(self.text(tokens))
 
 
 def _unit(x: Float[Array, "batch embedding"]) -> Float[Array, "batch embedding"]:

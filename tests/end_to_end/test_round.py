@@ -60,7 +60,7 @@ def test_embeddings_belong_to_their_rows(miniature):
     from trainer import model as models
     from trainer.decode import decode_image
 
-    model, _ = models.load(str(miniature / "workdirs/reference"))
+    model = models.Source(str(miniature / "workdirs/reference")).load()
     example, stored = records.decode_example(corpus[37]), records.decode_embedding(embeddings[37])
     image, text = model.embed(decode_image(example.image, 32)[None], model.tokenizer([example.text]))
     assert stored.valid
