@@ -27,6 +27,14 @@ class Optimisation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """How a step's candidates are embedded by the learner; static like `Optimisation`."""
+
+    batch: int  # candidates at a time
+    coarse_patch: int | None = None  # Flexi-JEST's patch size; None scores at the preset's own
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Train two towers on every example of a corpus alike: a reference, or a downstream model."""
 
@@ -136,6 +144,8 @@ class DistillConfig(TrainConfig):
     """condition every chunk on those before; --no-joint scores each example alone"""
     gain: float = content(1.0)
     """inverse temperature of the draw"""
+    flexi: bool = content(False)
+    """Flexi-JEST: score in patches of twice the size; learn half of the sub-batch so, half in the preset's own"""
     scoring_batch: int = 128
     """candidates that the learner embeds at a time"""
     steps_per_part: int = content(100)
@@ -151,11 +161,25 @@ class DistillConfig(TrainConfig):
         for field in ("scoring_batch", "steps_per_part"):
             if getattr(self, field) < 1:
                 raise ConfigError(f"{field} is {getattr(self, field)}; it must be at least 1")
+        resolution, coarse = self.resolution or presets.get(self.preset).resolution, self.scoring.coarse_patch
+        if coarse is not None and resolution % coarse:
+            raise ConfigError(
+                f"flexi scores in patches of {coarse} pixels, and resolution {resolution} is not a multiple of that: "
+                f"choose {max(1, round(resolution / coarse)) * coarse}, or --no-flexi"
+            )
+        if self.flexi and self.batch_size < 2:
+            raise ConfigError(f"flexi halves the sub-batch, and batch_size is {self.batch_size}; it must be at least 2")
 
     @property
     def superbatch_size(self) -> int:
         """B = round(b / (1 − f))."""
         return round(self.batch_size / (1 - self.selection.filter_ratio))
+
+    @property
+    def scoring(self) -> Scoring:
+        """How candidates are scored."""
+        coarse = 2 * presets.get(self.preset).patch_size if self.flexi else None
+        return Scoring(batch=self.scoring_batch, coarse_patch=coarse)
 
     @property
     def selection(self) -> SelectionConfig:

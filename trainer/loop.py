@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from schemas import manifest as manifests
 from schemas import records, shards, storage
 from schemas.errors import ConfigError, DataError, IntegrityError
-from trainer import presets, tokenizer
+from trainer import flops, presets, tokenizer
 from trainer.checkpoint import CHECKPOINTS, Checkpoints
 from trainer.config import DistillConfig, TrainConfig
 from trainer.data import BlockLoader, Blocks, CachedReference, Candidates, iterate
@@ -68,12 +68,17 @@ def run(config: TrainConfig) -> manifests.Manifest:
     )
     _claim(config, parents, architecture)
     storage.replace(storage.as_path(config.workdir) / tokenizer.FILE_NAME, tokens.model)
-    state = _steps(config, graph, initial_state(parameters, config.optimisation), loader, parents)
+    state = _steps(config, architecture, graph, initial_state(parameters, config.optimisation), loader, parents)
     return _complete(config, architecture, state, tokens, parents)
 
 
 def _steps(
-    config: TrainConfig, graph: Any, state: TrainState, loader: BlockLoader, parents: list[manifests.Parent]
+    config: TrainConfig,
+    architecture: Architecture,
+    graph: Any,
+    state: TrainState,
+    loader: BlockLoader,
+    parents: list[manifests.Parent],
 ) -> TrainState:
     """Runs every step that is left, and completes the selections."""
     workdir = storage.as_path(config.workdir)
@@ -88,7 +93,7 @@ def _steps(
         if selections is not None:
             selections.restore(restored.open_rows)
         log.info("resumed at step %d of %d", first, config.steps)
-    metrics = Metrics(config, first)
+    metrics = Metrics(config, first, flops.step(config, architecture))
     waiting = iterate(loader, first, config.steps, config.workers)
     try:
         for step in range(first, config.steps):
@@ -131,7 +136,7 @@ def _distill(
         jnp.float32(info.bias),
     )
     state, loss, scored = distill_step(
-        graph, config.optimisation, config.selection, config.scoring_batch, state, jax.random.key(config.seed),
+        graph, config.optimisation, config.selection, config.scoring, state, jax.random.key(config.seed),
         candidates["image"], candidates["tokens"], reference, candidates["valid"],
     )  # fmt: skip
     scored = jax.device_get(scored)
@@ -171,6 +176,11 @@ def check_embeddings(config: DistillConfig, corpus: manifests.Manifest) -> manif
             "embed again with this release"
         )
     if config.reference is not None:
+        if config.reference.endswith(".npz"):
+            raise ConfigError(
+                f"reference is {config.reference}, and distill compares workdirs only: leave --reference out. The "
+                "embeddings name the checkpoint that they were made with (superbatch lineage shows it)"
+            )
         wanted = manifests.read(config.reference, kind="model").model
         for part in ("preprocessing", "tokenizer", "parameters"):
             theirs, ours = getattr(info.reference, part), getattr(wanted, part)

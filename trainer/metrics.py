@@ -1,6 +1,7 @@
 """What a run says of itself: `metrics.jsonl`, and the progress lines of a terminal.
 
-Losses in nats, learnability kept and passed over, speed, and the share of time spent waiting for data.
+Losses in nats, learnability kept and passed over, speed, the share of time spent waiting for data, and cumulative
+floating-point operations.
 """
 
 import json
@@ -24,8 +25,9 @@ log = logging.getLogger(__name__)
 class Metrics:
     """`metrics.jsonl` and the progress lines: losses, learnability, speed, and time spent waiting for data."""
 
-    def __init__(self, config: TrainConfig, first: int):
+    def __init__(self, config: TrainConfig, first: int, step_flops: int):
         self._config = config
+        self._step_flops = step_flops
         path = storage.as_path(config.workdir) / METRICS_FILE
         kept = path.read_text().splitlines(keepends=True) if path.exists() else []
         # A resumed run logs the steps after its checkpoint again.
@@ -60,6 +62,7 @@ class Metrics:
             "examples_per_second": (done - self._counted) * config.superbatch_size / seconds,
             "seconds_per_step": seconds / (done - self._counted),
             "input_stall": self._stalled / seconds,
+            "flops": done * self._step_flops,  # since the first step, by the paper's accounting
         }
         if scored is not None:
             line["learnability_kept"] = float(scored.learnability_kept)

@@ -2,6 +2,9 @@
 
 Enters: the learner's state and the candidates of a super-batch. Leaves: the next state, the picks, and the numbers
 worth logging. Everything is one jitted program; its parts below read in the order in which they happen.
+
+Flexi-JEST (arXiv 2406.17711, §3.3) scores in coarse patches, at a quarter of the tokens, and learns half of the
+sub-batch coarse and half fine, so that the learner stays good at both.
 """
 
 import functools
@@ -13,7 +16,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from schemas.selections import QUANTILE_LEVELS
-from trainer.config import Optimisation
+from trainer.config import Optimisation, Scoring
 from trainer.losses import contrastive_loss
 from trainer.model import embed_pairs
 from trainer.selection import PairEmbeddings, Picks, SelectionConfig, pair_scores, select
@@ -55,7 +58,7 @@ def distill_step(
     graph: Any,
     config: Optimisation,
     selection: SelectionConfig,
-    scoring_batch: int,
+    scoring: Scoring,
     state: TrainState,
     key: PRNGKeyArray,
     image: UInt8[Array, "superbatch height width 3"],
@@ -67,10 +70,10 @@ def distill_step(
 
     The key is the run's; the noise of a step is drawn from `fold_in(key, step)`.
     """
-    learner = _score(graph, state.parameters, image, tokens, scoring_batch)
+    learner = _score(graph, state.parameters, image, tokens, scoring)
     picks = select(jax.random.fold_in(key, state.step), learner, reference, selection, valid=valid)
     scored = _describe(learner, reference, selection, picks, valid)
-    state, loss = _update(graph, config, state, image[picks.index], tokens[picks.index])
+    state, loss = _update(graph, config, state, image[picks.index], tokens[picks.index], scoring.coarse_patch)
     return state, loss, scored
 
 
@@ -86,10 +89,10 @@ def uniform_step(
     return _update(graph, config, state, image, tokens)
 
 
-def _score(graph: Any, parameters: Any, image: Array, tokens: Array, batch: int) -> PairEmbeddings:
-    """Embeds the whole super-batch, `batch` candidates at a time, so that activations stay small."""
+def _score(graph: Any, parameters: Any, image: Array, tokens: Array, scoring: Scoring) -> PairEmbeddings:
+    """Embeds the whole super-batch, a few candidates at a time, so that activations stay small."""
     candidates = image.shape[0]
-    batch = min(batch, candidates)
+    batch = min(scoring.batch, candidates)
     padding = -candidates % batch  # the last batch is filled up with zeros, and cut off again
 
     def in_batches(array: Array) -> Array:
@@ -97,15 +100,24 @@ def _score(graph: Any, parameters: Any, image: Array, tokens: Array, batch: int)
         return padded.reshape(-1, batch, *array.shape[1:])
 
     pairs: PairEmbeddings = jax.lax.map(
-        lambda piece: embed_pairs(graph, parameters, piece[0], piece[1]), (in_batches(image), in_batches(tokens))
+        lambda piece: embed_pairs(graph, parameters, *piece, scoring.coarse_patch),
+        (in_batches(image), in_batches(tokens)),
     )
     image, text = (a.reshape(-1, a.shape[-1])[:candidates] for a in (pairs.image, pairs.text))
     return PairEmbeddings(image, text, pairs.scale[0], pairs.bias[0])
 
 
-def _update(graph: Any, config: Optimisation, state: TrainState, image: Array, tokens: Array):
+def _update(
+    graph: Any, config: Optimisation, state: TrainState, image: Array, tokens: Array, coarse_patch: int | None = None
+):
     def loss_of(parameters: Any) -> Float[Array, ""]:
-        return contrastive_loss(embed_pairs(graph, parameters, image, tokens), config.loss)
+        if coarse_patch is None:
+            return contrastive_loss(embed_pairs(graph, parameters, image, tokens), config.loss)
+        # Every other pick, since picks stand in drawing order and both halves are to be alike.
+        fine = embed_pairs(graph, parameters, image[::2], tokens[::2])
+        coarse = embed_pairs(graph, parameters, image[1::2], tokens[1::2], coarse_patch)
+        both = [jnp.concatenate(halves) for halves in zip(fine[:2], coarse[:2], strict=True)]
+        return contrastive_loss(PairEmbeddings(both[0], both[1], fine.scale, fine.bias), config.loss)
 
     loss, gradients = jax.value_and_grad(loss_of)(state.parameters)
     updates, moments = optimiser(config).update(gradients, state.optimiser, state.parameters)

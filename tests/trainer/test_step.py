@@ -10,9 +10,9 @@ import pytest
 from schemas.errors import ConfigError
 from tests.trainer import published
 from trainer import presets
-from trainer.config import DistillConfig, TrainConfig
+from trainer.config import DistillConfig, Scoring, TrainConfig
 from trainer.evaluate import retrieval
-from trainer.losses import sigmoid_loss, softmax_loss
+from trainer.losses import contrastive_loss, sigmoid_loss, softmax_loss
 from trainer.model import Architecture, embed_pairs, parameters_fingerprint
 from trainer.selection import PairEmbeddings, SelectionConfig, select
 from trainer.step import distill_step, initial_state, uniform_step
@@ -66,7 +66,7 @@ def test_two_builds_share_a_graph_and_seeds_decide_parameters():
 
 
 def test_a_resolution_that_patches_do_not_fill_is_refused():
-    with pytest.raises(ConfigError, match="resolution 40 is not a multiple of the preset's patch size 16"):
+    with pytest.raises(ConfigError, match="resolution 40 is not a multiple of the patch size 16: choose 32 or 48"):
         Architecture("tiny", 40, 64).build(0)
 
 
@@ -78,7 +78,11 @@ def test_every_preset_has_consistent_shapes(preset, monkeypatch):
     found = dataclasses.replace(found, **shallow)
     monkeypatch.setitem(presets.PRESETS, preset, found)
     shapes = jax.eval_shape(lambda: Architecture(preset, found.patch_size * 4, 64).build(0)[1])
-    assert shapes["image"]["head"]["kernel"].shape == (found.image.width, found.embedding)
+    if found.image_head:
+        assert shapes["image"]["head"]["kernel"].shape == (found.image.width, found.embedding)
+    else:
+        assert "head" not in shapes["image"]
+        assert found.image.width == found.embedding
     assert len(shapes["text"]["encoder"]["blocks"]) == found.text.depth
 
 
@@ -121,7 +125,7 @@ def test_distill_step_scores_selects_and_learns_from_exactly_its_picks():
     # 12 does not divide 32: the last scoring batch is padded, and the padding cut off.
     begin = initial_state(jax.tree.map(jnp.copy, parameters), config.optimisation)  # a step consumes its state
     state, loss, scored = distill_step(
-        graph, config.optimisation, config.selection, 12, begin, key,
+        graph, config.optimisation, config.selection, Scoring(batch=12), begin, key,
         image, tokens, reference, valid,
     )  # fmt: skip
     np.testing.assert_array_equal(scored.picks.index, expected.index)
@@ -139,6 +143,48 @@ def test_distill_step_scores_selects_and_learns_from_exactly_its_picks():
     np.testing.assert_allclose(
         np.asarray(scored.score_quantiles)[[0, -1]], [own[valid].min(), own[valid].max()], rtol=1e-3
     )
+
+
+def test_flexi_scores_coarsely_and_learns_half_coarse_half_fine():
+    config = DistillConfig(
+        corpus="", workdir="", embeddings="", steps=10, warmup_steps=1, batch_size=9, block_size=9, filter_ratio=0.75,
+        chunks=2, resolution=32, flexi=True, scoring_batch=36,
+    )  # fmt: skip
+    assert config.scoring == Scoring(batch=36, coarse_patch=32)
+    graph, parameters = ARCHITECTURE.build(0)
+    key, (image, tokens), reference = jax.random.key(3), batch(36), pairs(36)
+    coarse = embed_pairs(graph, parameters, image, tokens, 32)
+    expected = select(jax.random.fold_in(key, 0), coarse, reference, config.selection)
+    begin = initial_state(jax.tree.map(jnp.copy, parameters), config.optimisation)
+    _, loss, scored = distill_step(
+        graph, config.optimisation, config.selection, config.scoring, begin, key,
+        image, tokens, reference, np.ones(36, bool),
+    )  # fmt: skip
+    np.testing.assert_array_equal(scored.picks.index, expected.index)
+    fine = embed_pairs(graph, parameters, image, tokens)
+    index = np.asarray(expected.index)
+    halves = [(fine, index[::2]), (coarse, index[1::2])]
+    assert [len(half) for _, half in halves] == [5, 4]
+    both = PairEmbeddings(
+        *(jnp.concatenate([getattr(of, field)[half] for of, half in halves]) for field in ("image", "text")),
+        fine.scale,
+        fine.bias,
+    )
+    np.testing.assert_allclose(loss, contrastive_loss(both, config.loss), rtol=1e-5)
+    all_fine = PairEmbeddings(fine.image[index], fine.text[index], fine.scale, fine.bias)
+    assert abs(float(loss) - float(contrastive_loss(all_fine, config.loss))) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"resolution": 48}, r"flexi scores in patches of 32 pixels, and resolution 48 .*choose 64, or --no-flexi"),
+        ({"batch_size": 1, "block_size": 1, "chunks": 1}, r"flexi halves the sub-batch, and batch_size is 1"),
+    ],
+)
+def test_flexi_needs_coarse_patches_and_two_examples(fields, words):
+    with pytest.raises(ConfigError, match=words):
+        DistillConfig(corpus="", workdir="", embeddings="", flexi=True, **fields)
 
 
 def test_retrieval_counts_by_hand():
