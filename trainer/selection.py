@@ -25,11 +25,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.core import Tracer
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from schemas.errors import ConfigError
+from trainer import placement
+from trainer.placement import Shard
 from trainer.selection_inputs import check_placement, check_shapes, check_values
 
 Criterion = Literal["learnability", "easy_reference", "hard_learner", "uniform"]
@@ -141,18 +142,19 @@ def select(
         every process calls this with the same global arrays.
 
     Raises:
-      ConfigError: shapes that do not fit each other or the config; a mesh without a data axis.
-      DataError: embeddings that are not finite, or fewer valid candidates than picks.
+      ConfigError: shapes that do not fit each other or the config; a mesh without a data axis, or none for embeddings
+        that are sharded over an explicit one.
+      DataError: embeddings or scores that are not finite, or fewer valid candidates than picks.
     """
     check_shapes(learner, reference, valid)
     candidates = jnp.shape(learner.image)[0]
     size = config.subbatch_size(candidates)
     mask = jnp.ones(candidates, bool) if valid is None else jnp.asarray(valid)
-    shard = _Shard(candidates, axis=None if mesh is None else _data_axis(mesh))
+    shard = Shard(candidates, axis=None if mesh is None else placement.data_axis(mesh))
     if mesh is None:
         check_placement(learner, reference)
     else:
-        key, learner, reference, mask = _bring((key, learner, reference, mask), mesh, shard)
+        key, learner, reference, mask = placement.bring((key, learner, reference, mask), mesh, shard)
     check_values(learner, reference, config, mask, size)
     return _select(key, learner, reference, mask, config=config, mesh=mesh, shard=shard)
 
@@ -172,33 +174,11 @@ def _select(key, learner, reference, valid, *, config, mesh, shard):
     inputs = key, _widen(learner), _widen(reference), valid
     if mesh is None:
         return draw(*inputs)
-    # Candidates are split along the mesh's axis, the rest is everywhere. Devices hold equally many candidates: what is
-    # missing to that is filled up with candidates that are not valid.
     everywhere, split = PartitionSpec(), PartitionSpec(shard.axis)
     pairs = PairEmbeddings._make((split, split, everywhere, everywhere))
     layout = everywhere, pairs, pairs, split
-    missing = -shard.candidates % mesh.shape[shard.axis]
-
-    def place(spec, array):
-        return jax.device_put(_pad(array, missing) if spec is split else array, NamedSharding(mesh, spec))
-
-    inputs = jax.tree.map(place, layout, inputs, is_leaf=lambda leaf: isinstance(leaf, PartitionSpec))
-    return jax.shard_map(draw, mesh=mesh, in_specs=layout, out_specs=everywhere)(*inputs)
-
-
-def _bring(inputs, mesh: Mesh, shard: "_Shard"):
-    """Copies arrays that are committed to other devices to those of the mesh: JAX refuses to mix them."""
-    devices = set(mesh.devices.flat)
-
-    def bring(array):
-        if not isinstance(array, jax.Array) or isinstance(array, Tracer) or not array.is_fully_addressable:
-            return array
-        if not array.committed or array.sharding.device_set == devices:
-            return array
-        split = array.ndim and len(array) == shard.candidates and len(array) % mesh.shape[shard.axis] == 0
-        return jax.device_put(array, NamedSharding(mesh, PartitionSpec(shard.axis) if split else PartitionSpec()))
-
-    return jax.tree.map(bring, inputs)
+    sharded = jax.shard_map(draw, mesh=mesh, in_specs=layout, out_specs=everywhere)
+    return sharded(*placement.place(inputs, layout, mesh, shard))
 
 
 def _draw_subbatch(
@@ -208,7 +188,7 @@ def _draw_subbatch(
     valid: Bool[Array, "shard"],
     *,
     config: SelectionConfig,
-    shard: "_Shard",
+    shard: Shard,
 ) -> Picks:
     """The algorithm, as one device runs it over its own candidates: all of them, or a shard."""
     own, nll_learner, nll_reference = pair_scores(learner, reference, config)
@@ -248,59 +228,6 @@ def _draw_subbatch(
         learner_nll=shard.take(nll_learner, index),
         reference_nll=shard.take(nll_reference, index),
     )
-
-
-@dataclass(frozen=True)
-class _Shard:
-    """This device's candidates among all of them: the whole super-batch, or an equal share along a mesh axis.
-
-    An index is always the candidate's in the super-batch, and the same on every device.
-    """
-
-    candidates: int  # B, in the whole super-batch
-    axis: str | None
-
-    def own(self, whole: Array) -> Array:
-        """This device's part of an array that every device has: [B] → [shard]."""
-        if self.axis is None:
-            return whole
-        devices = lax.axis_size(self.axis)
-        padded = _pad(whole, -self.candidates % devices)
-        length = len(padded) // devices
-        return lax.dynamic_slice_in_dim(padded, lax.axis_index(self.axis) * length, length)
-
-    def top(self, logits: Float[Array, "shard"], count: int) -> Int[Array, "n"]:
-        """The indices of the `count` highest logits of all devices, descending, ties to the lower index.
-
-        Nobody beyond a device's own best `count` can be among them. They are gathered in the devices' order, which is
-        the order of the indices, so ties fall as they do on one device.
-        """
-        if self.axis is None:
-            return lax.top_k(logits, count)[1].astype(jnp.int32)
-        values, place = lax.top_k(logits, min(count, len(logits)))
-        index = place.astype(jnp.int32) + self._first(len(logits))
-        values, index = (lax.all_gather(a, self.axis, tiled=True, to="invarying") for a in (values, index))
-        return index[lax.top_k(values, count)[1]]
-
-    def take(self, array: Array, index: Int[Array, "n"]) -> Array:
-        """Those candidates' rows of a sharded array, on every device: [shard, …] → [n, …]."""
-        if self.axis is None:
-            return array[index]
-        place = index - self._first(len(array))
-        here = ((place >= 0) & (place < len(array))).reshape(-1, *[1] * (array.ndim - 1))
-        # One device contributes the row and all others zeros: the sum is exact.
-        return lax.psum(jnp.where(here, array[jnp.clip(place, 0, len(array) - 1)], 0), self.axis)
-
-    def close(self, open_: Bool[Array, "shard"], index: Int[Array, "n"]) -> Bool[Array, "shard"]:
-        """Marks picked candidates as no longer open."""
-        if self.axis is None:
-            return open_.at[index].set(False)
-        place = index - self._first(len(open_))
-        return open_.at[jnp.where(place < 0, len(open_), place)].set(False, mode="drop")
-
-    def _first(self, length: int) -> Array:
-        assert self.axis is not None
-        return (lax.axis_index(self.axis) * length).astype(jnp.int32)
 
 
 # --- What the picks so far add to every candidate's logit ------------------------------------------------------
@@ -364,18 +291,3 @@ def _softplus(z: Array) -> Array:
 def _widen(pairs: PairEmbeddings) -> PairEmbeddings:
     """float32 arithmetic whatever the input's dtype; float64 stays (under x64)."""
     return PairEmbeddings(*(jnp.asarray(a, jnp.promote_types(jnp.result_type(a), jnp.float32)) for a in pairs))
-
-
-def _pad(array: Array, rows: int) -> Array:
-    return jnp.pad(array, [(0, rows)] + [(0, 0)] * (array.ndim - 1)) if rows else array
-
-
-def _data_axis(mesh: Mesh) -> str:
-    if "data" in mesh.axis_names:
-        return "data"
-    if len(mesh.axis_names) == 1:
-        return mesh.axis_names[0]
-    raise ConfigError(
-        f"the mesh has the axes {', '.join(map(str, mesh.axis_names))}; candidates are sharded over one called 'data': "
-        "name the axis so, or pass a mesh of one axis"
-    )
