@@ -21,7 +21,7 @@ import numpy as np
 from jax import lax
 
 from benchmarks import performance_page, selection
-from trainer.selection import SelectionConfig
+from trainer.selection import SelectionConfig, pair_scores, softplus
 
 _CHUNKS = 4
 
@@ -34,11 +34,6 @@ class Options:
     candidates: int = 16384
     width: int = 256
     repeats: int = 15
-
-
-def softplus(z):
-    """As `trainer.selection` writes it."""
-    return jnp.maximum(z, jnp.log1p(jnp.exp(jnp.minimum(z, 80.0))))
 
 
 def product(a, b, dtype=jnp.float32, result=jnp.float32):
@@ -106,8 +101,6 @@ def time_forms(candidates: int, width: int, repeats: int) -> list[dict[str, Any]
         programs[name] = functools.partial(
             lambda program: jax.block_until_ready(program(learner.image, learner.text)), program
         )
-    for program in programs.values():
-        program()
     seconds = selection.take_turns(programs, repeats)
     bare = seconds[next(iter(FORMS))]
     return [
@@ -126,15 +119,10 @@ def near_the_cut(candidates: int, width: int) -> list[dict[str, float]]:
 
     A bound that is off by ε on either side leaves those within 2ε to be computed exactly.
     """
-    arguments, config = selection.inputs(candidates, width), SelectionConfig()
-    key, learner, reference = arguments
-    index = np.asarray(selection.ours(*arguments, config=config))
+    (key, learner, reference), config = selection.inputs(candidates, width), SelectionConfig()
     # The first chunk's logits are the pairs' own, and later ones differ from them by little: enough for a count.
-    own = sum(
-        sign * softplus(-(pairs.scale * (pairs.image * pairs.text).sum(1) + pairs.bias))
-        for sign, pairs in ((1, learner), (-1, reference))
-    )
-    count = len(index) // config.chunks
+    own, _, _ = pair_scores(learner, reference, config)
+    count = config.subbatch_size(candidates) // config.chunks
     noise = jax.random.gumbel(jax.random.fold_in(key, 0), (candidates,))
     perturbed = np.sort(np.asarray(own + noise))[::-1]
     cut = perturbed[count - 1]

@@ -7,7 +7,6 @@ saves them. Nothing is unpickled.
 """
 
 import io
-import re
 import zipfile
 from typing import Any
 
@@ -130,7 +129,7 @@ def _stored_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 def _unstacked(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     result = {}
     for name, array in arrays.items():
-        if re.search(r"/encoderblock/", name):
+        if "/encoderblock/" in name:
             for i, block in enumerate(array):
                 result[name.replace("/encoderblock/", f"/encoderblock_{i}/")] = block
         else:

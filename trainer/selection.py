@@ -247,8 +247,8 @@ def _no_sums(models, own, loss):
 def _add_chunk(sums, models, picked, loss):
     if loss == "sigmoid":
         for (weight, m), p in zip(models, picked, strict=True):
-            rows = _softplus(m.scale * _dot(m.text, p.image) + m.bias)  # S_ij, i picked
-            columns = _softplus(m.scale * _dot(m.image, p.text) + m.bias)  # S_ji
+            rows = softplus(m.scale * _dot(m.text, p.image) + m.bias)  # S_ij, i picked
+            columns = softplus(m.scale * _dot(m.image, p.text) + m.bias)  # S_ji
             sums = sums + weight * (rows.sum(1) + columns.sum(1))
         return sums
     return [
@@ -276,14 +276,14 @@ def _own_nll(pairs: PairEmbeddings, loss: Loss) -> Float[Array, "superbatch"]:
     alignment = jnp.einsum("jd,jd->j", pairs.image, pairs.text, precision=lax.Precision.HIGHEST)
     if loss == "softmax":
         return -pairs.scale * alignment
-    return _softplus(-(pairs.scale * alignment + pairs.bias))
+    return softplus(-(pairs.scale * alignment + pairs.bias))
 
 
 def _dot(candidates: Float[Array, "superbatch d"], picked: Float[Array, "n d"]) -> Float[Array, "superbatch n"]:
     return jnp.matmul(candidates, picked.T, precision=lax.Precision.HIGHEST)
 
 
-def _softplus(z: Array) -> Array:
+def softplus(z: Array) -> Array:
     """log(1 + eᶻ) from operations that fuse with a product; beyond 80, where eᶻ might overflow, it is z."""
     return jnp.maximum(z, jnp.log1p(jnp.exp(jnp.minimum(z, 80.0))))
 

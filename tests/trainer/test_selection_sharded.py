@@ -73,14 +73,16 @@ def test_a_chunk_sends_its_best_logits_and_its_picks_and_no_more(sharded):
 
 
 def test_what_lies_on_another_device_is_brought_to_the_mesh(sharded):
-    if len(sharded) == 1:
-        assert sharded[0]["brought"] == sharded[0]["float32"]["index"]
+    if len(sharded) > 1:
+        pytest.skip("arrays of another process cannot be brought")
+    assert sharded[0]["brought"] == sharded[0]["float32"]["index"]
 
 
 def test_sharded_embeddings_without_their_mesh_are_refused(sharded):
-    if len(sharded) == 1:
-        assert "learner.image is sharded" in sharded[0]["no mesh"]
-        assert "pass that mesh" in sharded[0]["no mesh"]
+    if len(sharded) > 1:
+        pytest.skip("said by one process as by many")
+    assert "learner.image is sharded" in sharded[0]["no mesh"]
+    assert "pass that mesh" in sharded[0]["no mesh"]
 
 
 def test_ties_fall_to_the_lower_index():
