@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from schemas.errors import SuperbatchError
+from schemas.errors import Stopped, SuperbatchError
 
 _OURS = ("schemas", "trainer", "beam_pipelines", "infra", "benchmarks")
 
@@ -25,7 +25,8 @@ def set_up_logging() -> None:
 
 
 def run_command(name: str, command: Callable[[], int]) -> int:
-    """Runs a command; returns its exit code, 1 for a failure told in one line, 130 if it was interrupted.
+    """Runs a command; returns its exit code: 1 for a failure told in one line, 130 if it was interrupted, 0 if it
+    stopped on request.
 
     With SUPERBATCH_TRACEBACK set in the environment, failures keep their traceback.
     """
@@ -38,6 +39,9 @@ def run_command(name: str, command: Callable[[], int]) -> int:
         kind = "" if isinstance(error, SuperbatchError) else f"{type(error).__name__}: "
         print(f"{name}: {kind}{' '.join(str(error).split())}", file=sys.stderr)
         return 1
+    except Stopped as stopped:
+        print(f"{name}: {stopped}", file=sys.stderr)
+        return 0
     except KeyboardInterrupt:
         print(f"{name}: interrupted; run it again to go on where it stopped", file=sys.stderr)
         return 130

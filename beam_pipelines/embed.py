@@ -25,7 +25,6 @@ from schemas.errors import ConfigError, IntegrityError
 from schemas.manifest import content
 from trainer import model as models
 from trainer import tokenizer
-from trainer.decode import DECODER, decode_image
 
 STAGE = "embed"
 _PROGRESS_SECONDS = 10.0
@@ -48,6 +47,8 @@ class EmbedConfig:
     """of an .npz: pixels a side that it was made for"""
     tokenizer: str | None = None
     """of an .npz: the SentencePiece model file that it was trained with"""
+    decoder: str | None = None
+    """of an .npz: how it saw images: big_vision (not antialiased; the default) or antialiased (as here)"""
     name: str | None = None
     """name recorded in the manifest; the corpus's if not given"""
     version: str = "1.0.0"
@@ -70,7 +71,7 @@ class EmbedConfig:
     @property
     def source(self) -> models.Source:
         """The reference."""
-        return models.Source(self.reference, self.preset, self.resolution, self.tokenizer)
+        return models.Source(self.reference, self.preset, self.resolution, self.tokenizer, self.decoder)
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def _embed_rows(
             decoded = np.zeros(len(examples), bool)
             for place, example in enumerate(examples):
                 try:
-                    pixels[place] = decode_image(example.image, resolution)
+                    pixels[place] = model.decode(example.image)
                     decoded[place] = True
                 except OSError as error:
                     failed.append(_failure(example, task, first + place, str(error)))
@@ -221,7 +222,7 @@ def _result(task: ShardTask, shard: manifests.Shard, model: models.Model, invali
         "text_width": width,
         "scale": model.scale,
         "bias": model.bias,
-        "decoder": DECODER,
+        "decoder": model.architecture.decoder,
         "reference": model.info,
         "tokenizer_file": tokenizer.FILE_NAME,
     }

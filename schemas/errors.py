@@ -20,3 +20,7 @@ class DataError(SuperbatchError):
 
 class IntegrityError(SuperbatchError):
     """A stored artifact contradicts its manifest, its parents or itself."""
+
+
+class Stopped(Exception):  # noqa: N818  nothing went wrong
+    """A run was stopped on request, and has saved where it was."""

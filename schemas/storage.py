@@ -131,6 +131,16 @@ def remove_tree(path: "str | os.PathLike[str]") -> None:
         target.rmtree()
 
 
+def remove_temporary(directory: "str | os.PathLike[str]") -> None:
+    """Removes temporary files that killed attempts left below a directory; only when nobody writes there any more.
+
+    Object stores have none: files for them are written elsewhere, on the machine that sends them.
+    """
+    if not is_remote(directory):
+        for path in Path(directory).expanduser().rglob(f"{TEMPORARY_PREFIX}*"):
+            path.unlink(missing_ok=True)
+
+
 def relative_files(directory: "str | os.PathLike[str]") -> list[str]:
     """Lists the files below a directory as sorted relative names; hidden files and folders are left out."""
     root = as_path(directory)

@@ -6,12 +6,16 @@ names, worker counts and logging do not.
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from schemas import manifest as manifests
+from schemas import storage
 from schemas.errors import ConfigError
 from schemas.manifest import content
 from trainer import presets
 from trainer.selection import Criterion, Loss, SelectionConfig
+
+Dtype = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +34,9 @@ class Optimisation:
 class Scoring:
     """How a step's candidates are embedded by the learner; static like `Optimisation`."""
 
-    batch: int  # candidates at a time
-    coarse_patch: int | None = None  # Flexi-JEST's patch size; None scores at the preset's own
+    batch: int = 128  # candidates at a time, on each device
+    patch: int | None = None  # pixels a side, of the image that is scored; None is the preset's own
+    coarse_patch: int | None = None  # Flexi-JEST: of the images that half of the sub-batch is learned from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +82,33 @@ class TrainConfig:
     log_every: int = 20
     """steps between lines of metrics.jsonl"""
     workers: int = 2
-    """threads that read and decode"""
+    """threads that read and decode, in each process that does"""
+    worker_processes: int = 0
+    """processes that read and decode; 0 does it in this one. Each holds up to two super-batches"""
+    dtype: Dtype = content("auto")
+    """arithmetic of the towers; auto is bfloat16 on accelerators and float32 on CPUs"""
+    shard_parameters: bool = False
+    """with several devices: split parameters and moments over them, instead of a copy on each"""
+    distributed: bool = False
+    """this is one of several processes of the run: they find each other as jax.distributed does"""
+    evaluation: str | None = None
+    """corpus on which retrieval is measured during training"""
+    evaluate_every: int = 1000
+    """steps between evaluations, if there is a corpus for them; the last step is always evaluated"""
+    profile: bool = False
+    """write a trace of a few steps to WORKDIR/profile, for TensorBoard's profiler"""
 
     def __post_init__(self) -> None:
         presets.get(self.preset)
-        for field in ("steps", "batch_size", "block_size", "checkpoint_every", "log_every", "workers"):
+        counts = ("steps", "batch_size", "block_size", "checkpoint_every", "log_every", "workers", "evaluate_every")
+        for field in counts:
             value = getattr(self, field)
             if value < 1:
                 raise ConfigError(f"{field} is {value}; it must be at least 1")
+        if self.worker_processes < 0:
+            raise ConfigError(f"worker_processes is {self.worker_processes}; it must be at least 0")
+        if self.dtype not in get_args(Dtype):
+            raise ConfigError(f"dtype is {self.dtype!r}; it must be one of {', '.join(get_args(Dtype))}")
         for field in ("resolution", "vocabulary"):
             value = getattr(self, field)
             if value is not None and value < 1:
@@ -97,6 +121,8 @@ class TrainConfig:
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise ConfigError(f"weight_decay is {self.weight_decay}; it must be finite and not negative")
         manifests.check_version(self.version)
+        if self.profile and storage.is_remote(self.workdir):
+            raise ConfigError(f"workdir is {self.workdir}, and --profile writes its trace to a local one: leave it out")
         if not 0 <= self.warmup_steps <= self.steps:
             raise ConfigError(f"warmup_steps is {self.warmup_steps}; it must lie between 0 and steps ({self.steps})")
         if self.superbatch_size % self.block_size:
@@ -109,6 +135,11 @@ class TrainConfig:
     def superbatch_size(self) -> int:
         """B, the candidates of a step; without selection, the batch itself."""
         return self.batch_size
+
+    @property
+    def pixels(self) -> int:
+        """Pixels a side of the images that are learned from."""
+        return self.resolution or presets.get(self.preset).resolution
 
     @property
     def optimisation(self) -> Optimisation:
@@ -146,8 +177,10 @@ class DistillConfig(TrainConfig):
     """inverse temperature of the draw"""
     flexi: bool = content(False)
     """Flexi-JEST: score in patches of twice the size; learn half of the sub-batch so, half in the preset's own"""
+    scoring_resolution: int | None = content(None)
+    """pixels a side at which candidates are decoded and scored; picks are then decoded anew. As trained if not given"""
     scoring_batch: int = 128
-    """candidates that the learner embeds at a time"""
+    """candidates that the learner embeds at a time, on each device"""
     steps_per_part: int = content(100)
     """steps in one file of selections"""
 
@@ -161,14 +194,21 @@ class DistillConfig(TrainConfig):
         for field in ("scoring_batch", "steps_per_part"):
             if getattr(self, field) < 1:
                 raise ConfigError(f"{field} is {getattr(self, field)}; it must be at least 1")
-        resolution, coarse = self.resolution or presets.get(self.preset).resolution, self.scoring.coarse_patch
-        if coarse is not None and resolution % coarse:
+        patch = presets.get(self.preset).patch_size * (2 if self.flexi else 1)
+        if self.flexi and self.pixels % patch:
             raise ConfigError(
-                f"flexi scores in patches of {coarse} pixels, and resolution {resolution} is not a multiple of that: "
-                f"choose {max(1, round(resolution / coarse)) * coarse}, or --no-flexi"
+                f"flexi scores in patches of {patch} pixels, and resolution {self.pixels} is not a multiple of that: "
+                f"choose {max(1, round(self.pixels / patch)) * patch}, or --no-flexi"
             )
         if self.flexi and self.batch_size < 2:
             raise ConfigError(f"flexi halves the sub-batch, and batch_size is {self.batch_size}; it must be at least 2")
+        if self.scoring_resolution is not None:
+            possible = [side for side in range(1, self.pixels + 1) if patch * side % self.pixels == 0]
+            if self.scoring_resolution not in possible:
+                raise ConfigError(
+                    f"scoring_resolution is {self.scoring_resolution}; an image of {self.pixels} pixels in patches of "
+                    f"{patch} can be scored at {', '.join(map(str, possible))}, in as many patches"
+                )
 
     @property
     def superbatch_size(self) -> int:
@@ -176,10 +216,21 @@ class DistillConfig(TrainConfig):
         return round(self.batch_size / (1 - self.selection.filter_ratio))
 
     @property
+    def scored_pixels(self) -> int:
+        """Pixels a side of the images that are scored."""
+        return self.scoring_resolution or self.pixels
+
+    @property
     def scoring(self) -> Scoring:
-        """How candidates are scored."""
-        coarse = 2 * presets.get(self.preset).patch_size if self.flexi else None
-        return Scoring(batch=self.scoring_batch, coarse_patch=coarse)
+        """How candidates are scored: a smaller image in as many patches, so in smaller ones."""
+        fine = presets.get(self.preset).patch_size
+        patch = fine * (2 if self.flexi else 1)
+        scored = patch * self.scored_pixels // self.pixels
+        return Scoring(
+            batch=self.scoring_batch,
+            patch=None if scored == fine else scored,
+            coarse_patch=patch if self.flexi else None,
+        )
 
     @property
     def selection(self) -> SelectionConfig:

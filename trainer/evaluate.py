@@ -16,7 +16,6 @@ from schemas import manifest as manifests
 from schemas import records, shards, storage
 from schemas.errors import DataError
 from trainer import model as models
-from trainer.decode import decode_image
 
 RANKS = (1, 5, 10)
 _BATCH = 256
@@ -41,6 +40,8 @@ class EvaluateConfig:
     """of an .npz: pixels a side that it was made for"""
     tokenizer: str | None = None
     """of an .npz: the SentencePiece model file that it was trained with"""
+    decoder: str | None = None
+    """of an .npz: how it saw images: big_vision (not antialiased; the default) or antialiased (as here)"""
 
     def __post_init__(self) -> None:
         _ = self.source  # checks that an .npz comes with what it needs
@@ -48,7 +49,7 @@ class EvaluateConfig:
     @property
     def source(self) -> models.Source:
         """The model to evaluate."""
-        return models.Source(self.checkpoint, self.preset, self.resolution, self.tokenizer)
+        return models.Source(self.checkpoint, self.preset, self.resolution, self.tokenizer, self.decoder)
 
 
 def run(config: EvaluateConfig) -> dict[str, float]:
@@ -83,7 +84,7 @@ def embed_corpus(
     index: dict[str, int] = {}
     images, texts, owner = [], [], []
     for examples in _batches(directory, manifest):
-        pixels = np.stack([decode_image(e.image, model.architecture.resolution) for e in examples])
+        pixels = np.stack([model.decode(e.image) for e in examples])
         tokens = model.tokenizer([e.text for e in examples])
         padding = _BATCH - len(examples)
         image, text = model.embed(

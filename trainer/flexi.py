@@ -20,9 +20,9 @@ def resize_kernel(kernel: Float[Array, "inputs width"], new: int) -> Float[Array
     if new == old:
         return kernel
     # Bilinear resizing treats rows and columns alike, so B is a Kronecker square, and so is its pseudo-inverse.
-    inverse = jnp.asarray(_pseudo_inverse(old, new), kernel.dtype)
+    inverse = jnp.asarray(_pseudo_inverse(old, new), jnp.promote_types(kernel.dtype, jnp.float32))
     resized = jnp.einsum("ai,bj,ijcd->abcd", inverse, inverse, kernel.reshape(old, old, 3, -1), precision="highest")
-    return resized.reshape(new * new * 3, -1)
+    return resized.reshape(new * new * 3, -1).astype(kernel.dtype)
 
 
 def resize_positions(positions: Float[Array, "1 tokens width"], new: int) -> Float[Array, "1 tokens_new width"]:

@@ -2,32 +2,48 @@
 
 Enters: a config. Leaves: a workdir with `checkpoints/`, `metrics.jsonl`, `config.json`, the tokenizer and, from
 distill, `selections/`; its manifest is written last.
+
+Several processes may share a run: each reads its part of every super-batch and runs the same steps; the first one
+writes what all share.
 """
 
-import dataclasses
-import json
+import gc
 import logging
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from schemas import manifest as manifests
-from schemas import records, shards, storage
-from schemas.errors import ConfigError, DataError, IntegrityError
-from trainer import flops, presets, tokenizer
+from schemas import shards, storage
+from schemas.errors import DataError, Stopped
+from trainer import cached_reference, evaluate, flops, parallel, workdir
+from trainer import model as models
 from trainer.checkpoint import CHECKPOINTS, Checkpoints
 from trainer.config import DistillConfig, TrainConfig
-from trainer.data import BlockLoader, Blocks, CachedReference, Candidates, iterate
-from trainer.decode import DECODER
+from trainer.data import BlockLoader, Blocks, PickDecoder, Rows, iterate
+from trainer.decode import ANTIALIASED
 from trainer.metrics import Metrics
-from trainer.model import CONFIG_FILE, Architecture, identify
+from trainer.profiling import Profiler
 from trainer.selection import PairEmbeddings
 from trainer.selections_log import SelectionsLog
-from trainer.step import Scored, TrainState, distill_step, initial_state, uniform_step
+from trainer.step import (
+    Candidates,
+    Part,
+    Program,
+    Scored,
+    TrainState,
+    distill_step,
+    halves,
+    initial_state,
+    learn_step,
+    pick_step,
+)
+from trainer.stopping import stop_requests
+from trainer.tokenizer import Tokenizer
 
-_TOKENIZER_TEXTS = 50_000
 log = logging.getLogger(__name__)
 
 
@@ -38,269 +54,252 @@ def run(config: TrainConfig) -> manifests.Manifest:
       The manifest of the finished model. If the workdir holds it already, nothing is done.
 
     Raises:
-      ConfigError: the workdir belongs to a run with other settings.
+      ConfigError: the workdir belongs to a run with other settings, or devices cannot share what they have to.
       IntegrityError: corpus, embeddings or reference do not belong together.
       DataError: an input is missing, or training diverged.
+      Stopped: SIGTERM asked for it; the run is saved.
     """
+    if config.distributed:
+        parallel.start_processes()
     corpus = manifests.read(config.corpus, kind="corpus")
     parents = [manifests.as_parent("corpus", config.corpus, corpus)]
-    reference = None
+    embeddings = None
     if isinstance(config, DistillConfig):
-        reference = check_embeddings(config, corpus)
-        parents.append(manifests.as_parent("embeddings", config.embeddings, reference))
-    done = _finished(config, parents)
+        embeddings = cached_reference.check(config, corpus)
+        parents.append(manifests.as_parent("embeddings", config.embeddings, embeddings))
+    done = workdir.finished(config, parents)
     if done is not None:
         log.info("%s is complete already: nothing to do", config.workdir)
         return done
+    with stop_requests() as stop:
+        run = _set_up(config, corpus, embeddings, parents)
+        state = run.steps(stop)
+        parameters = run.program.layout.to_host(state.parameters)
+        with parallel.primary_first("manifest"):
+            if parallel.is_primary():
+                run.complete(parameters)
+    return manifests.read(config.workdir, kind="model")
 
-    # Everything that can be wrong with the settings is found before the workdir is claimed.
-    tokens = _tokenizer(config, corpus, reference)
-    resolution = config.resolution or presets.get(config.preset).resolution
-    architecture = Architecture(config.preset, resolution, tokens.vocabulary)
-    graph, parameters = architecture.build(config.seed)
+
+def _set_up(
+    config: TrainConfig,
+    corpus: manifests.Manifest,
+    embeddings: manifests.Manifest | None,
+    parents: list[manifests.Parent],
+) -> "_Run":
+    """Finds everything that can be wrong with the settings, and only then claims the workdir."""
+    layout = _layout(config)
+    reference, decoder = None, ANTIALIASED
+    if isinstance(config, DistillConfig) and embeddings is not None:
+        reference = cached_reference.open_cached(config, embeddings)
+        decoder = reference.info.decoder  # learner and reference see the same pixels
+    scored_pixels = config.scored_pixels if isinstance(config, DistillConfig) else config.pixels
     per_step = config.superbatch_size // config.block_size
-    loader = BlockLoader(
-        corpus=shards.open_dataset(config.corpus, corpus),
-        blocks=Blocks(corpus.rows, config.block_size, per_step, config.seed, rotate=reference is None),
-        tokenizer=tokens,
-        resolution=resolution,
-        reference=None if reference is None else _cached(config, reference),
+    if config.evaluation is not None:
+        manifests.read(config.evaluation, kind="corpus")
+    with parallel.primary_first("workdir"):
+        tokens = workdir.find_tokenizer(config, corpus, embeddings)
+        architecture = models.Architecture(config.preset, config.pixels, tokens.vocabulary, decoder=decoder)
+        graph, parameters = architecture.build(config.seed)
+        loader = BlockLoader(
+            corpus=shards.open_dataset(config.corpus, corpus),
+            blocks=Blocks(corpus.rows, config.block_size, per_step, config.seed, rotate=reference is None),
+            tokenizer=tokens,
+            resolution=scored_pixels,
+            decoder=decoder,
+            reference=reference,
+            keep_encoded=scored_pixels != config.pixels,
+            process=jax.process_index(),
+            processes=jax.process_count(),
+        )
+        if parallel.is_primary():
+            workdir.claim(config, parents, architecture, tokens)
+    program = Program(
+        graph=graph, optimisation=config.optimisation, layout=layout, dtype=_dtype(config), **_selecting(config)
     )
-    _claim(config, parents, architecture)
-    storage.replace(storage.as_path(config.workdir) / tokenizer.FILE_NAME, tokens.model)
-    state = _steps(config, architecture, graph, initial_state(parameters, config.optimisation), loader, parents)
-    return _complete(config, architecture, state, tokens, parents)
+    state = layout.place_parameters(initial_state(parameters, config.optimisation))
+    return _Run(config, program, architecture, tokens, loader, parents, state)
 
 
-def _steps(
-    config: TrainConfig,
-    architecture: Architecture,
-    graph: Any,
-    state: TrainState,
-    loader: BlockLoader,
-    parents: list[manifests.Parent],
-) -> TrainState:
-    """Runs every step that is left, and completes the selections."""
-    workdir = storage.as_path(config.workdir)
-    checkpoints = Checkpoints(str(workdir / CHECKPOINTS))
-    selections = None
+def _layout(config: TrainConfig) -> parallel.Layout:
+    shared = {"batch_size": config.batch_size}
     if isinstance(config, DistillConfig):
-        selections = SelectionsLog(str(workdir / "selections"), config.steps_per_part, config.steps)
-    restored = checkpoints.restore(state)
-    first = 0
-    if restored is not None:
-        first, state = restored.step, restored.state
-        if selections is not None:
-            selections.restore(restored.open_rows)
-        log.info("resumed at step %d of %d", first, config.steps)
-    metrics = Metrics(config, first, flops.step(config, architecture))
-    waiting = iterate(loader, first, config.steps, config.workers)
-    try:
-        for step in range(first, config.steps):
-            with metrics.waiting():
-                candidates = next(waiting)
-            if isinstance(config, DistillConfig) and selections is not None:
-                state, loss, scored = _distill(config, graph, state, loader, candidates, step)
-                selections.add(step, candidates, scored)
-            else:
-                state, loss = uniform_step(graph, config.optimisation, state, candidates["image"], candidates["tokens"])
-                scored = None
-            metrics.add(step, loss, scored)
-            if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-                checkpoints.save(step + 1, state, selections.open_rows() if selections else {})
-    finally:
-        metrics.close()
-        checkpoints.close()
-    if selections is not None:
-        offered = config.superbatch_size * config.steps
-        selections.finish(config, config.name, config.version, parents, offered)
-    return state
+        shared["the super-batch (batch_size / (1 − filter_ratio))"] = config.superbatch_size
+        if config.flexi and jax.device_count() > 1:
+            shared["half of batch_size (flexi)"] = config.batch_size // 2
+    return parallel.layout(shard_parameters=config.shard_parameters, shared=shared)
 
 
-def _distill(
-    config: DistillConfig, graph: Any, state: TrainState, loader: BlockLoader, candidates: Candidates, step: int
-) -> tuple[TrainState, jax.Array, Scored]:
-    usable = int(candidates["valid"].sum())
-    if usable < config.batch_size:
-        raise DataError(
-            f"step {step}: {usable} of {len(candidates['valid'])} candidates have valid embeddings and "
-            f"{config.batch_size} picks are wanted: raise filter_ratio, or see the rejections of {config.embeddings}"
-        )
-    if loader.reference is None or "reference_image" not in candidates or "reference_text" not in candidates:
-        raise IntegrityError("distill reads a reference's embeddings, and its loader has none")
-    info = loader.reference.info
-    reference = PairEmbeddings(
-        jnp.asarray(candidates["reference_image"]),
-        jnp.asarray(candidates["reference_text"]),
-        jnp.float32(info.scale),
-        jnp.float32(info.bias),
-    )
-    state, loss, scored = distill_step(
-        graph, config.optimisation, config.selection, config.scoring, state, jax.random.key(config.seed),
-        candidates["image"], candidates["tokens"], reference, candidates["valid"],
-    )  # fmt: skip
-    scored = jax.device_get(scored)
-    if not scored.finite:
-        raise DataError(
-            f"step {step}: a candidate's score is not finite: the learner diverged (lower learning_rate), or the "
-            f"embeddings in {config.embeddings} are damaged (superbatch verify tells)"
-        )
-    return state, loss, scored
+def _dtype(config: TrainConfig) -> str:
+    if config.dtype != "auto":
+        return config.dtype
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
 
-def check_embeddings(config: DistillConfig, corpus: manifests.Manifest) -> manifests.Manifest:
-    """Checks that cached embeddings belong to this corpus, this decoder and, if given, this reference.
+def _selecting(config: TrainConfig) -> dict[str, Any]:
+    if not isinstance(config, DistillConfig):
+        return {}
+    return {"selection": config.selection, "scoring": config.scoring}
 
-    Raises:
-      IntegrityError: naming what differs, with both values and the cure.
-    """
-    manifest = manifests.read(config.embeddings, kind="embeddings")
-    info = manifest.embeddings
-    if info is None:
-        raise IntegrityError(f"{config.embeddings}: the manifest of embeddings lacks its `embeddings` section")
-    cure = "embed this corpus with this reference, or name the directories that belong together"
-    of_corpus = manifest.parent("corpus").fingerprint
-    if of_corpus != corpus.fingerprint:
-        raise IntegrityError(
-            f"{config.embeddings} holds embeddings of corpus {of_corpus}, and {config.corpus} is corpus "
-            f"{corpus.fingerprint}: {cure}"
-        )
-    if [s.rows for s in manifest.shards] != [s.rows for s in corpus.shards]:
-        raise IntegrityError(
-            f"{config.embeddings} has shards of {[s.rows for s in manifest.shards]} rows, and {config.corpus} of "
-            f"{[s.rows for s in corpus.shards]}: {cure}"
-        )
-    if info.decoder != DECODER:
-        raise IntegrityError(
-            f"{config.embeddings} was made with decoder {info.decoder!r}, and this release decodes with {DECODER!r}: "
-            "embed again with this release"
-        )
-    if config.reference is not None:
-        if config.reference.endswith(".npz"):
-            raise ConfigError(
-                f"reference is {config.reference}, and distill compares workdirs only: leave --reference out. The "
-                "embeddings name the checkpoint that they were made with (superbatch lineage shows it)"
+
+@dataclass
+class _Run:
+    """A run that is set up: what it needs from its first step to its last."""
+
+    config: TrainConfig
+    program: Program
+    architecture: models.Architecture
+    tokens: Tokenizer
+    loader: BlockLoader
+    parents: list[manifests.Parent]
+    state: TrainState
+
+    def __post_init__(self) -> None:
+        self._key = jax.random.key(self.config.seed)
+        self._selections = None
+        if isinstance(self.config, DistillConfig):
+            self._selections = SelectionsLog(
+                str(storage.as_path(self.config.workdir) / "selections"), self.config.steps_per_part, self.config.steps
             )
-        wanted = manifests.read(config.reference, kind="model").model
-        for part in ("preprocessing", "tokenizer", "parameters"):
-            theirs, ours = getattr(info.reference, part), getattr(wanted, part)
-            if theirs != ours:
-                raise IntegrityError(
-                    f"{config.embeddings} was made by a reference with {part} {theirs}, and {config.reference} has "
-                    f"{part} {ours}: {cure}"
-                )
-    return manifest
+        self._pick_decoder = None
+        if self.loader.keep_encoded:
+            self._pick_decoder = PickDecoder(self.loader, self.config.pixels, self.config.workers)
 
-
-def _finished(config: TrainConfig, parents: list[manifests.Parent]) -> manifests.Manifest | None:
-    if not manifests.exists(config.workdir):
-        return None
-    manifest = manifests.read(config.workdir, kind="model")
-    manifests.refuse_other_config(config.workdir, manifest.config, config, manifests.content_fields(config))
-    _refuse_other_parents(config.workdir, {p.role: p.fingerprint for p in manifest.parents}, parents)
-    if config.tokenizer is not None and manifest.model is not None:
-        given = tokenizer.load(config.tokenizer, presets.get(config.preset).text_length).fingerprint
-        if given != manifest.model.tokenizer:
-            raise ConfigError(
-                f"{config.workdir} was trained with tokenizer {manifest.model.tokenizer}, and {config.tokenizer} is "
-                f"{given}: choose another workdir"
-            )
-    return manifest
-
-
-def _claim(config: TrainConfig, parents: list[manifests.Parent], architecture: Architecture) -> None:
-    """Writes `config.json`, or checks that the one there is this run's."""
-    path = storage.as_path(config.workdir) / CONFIG_FILE
-    if path.exists():
+    def steps(self, stop: Any) -> TrainState:
+        """Runs every step that is left."""
+        config = self.config
+        checkpoints = Checkpoints(str(storage.as_path(config.workdir) / CHECKPOINTS))
+        first = self._resume(checkpoints)
+        width = 0 if self.loader.reference is None else self.loader.reference.info.image_width
+        measured = flops.measured_step(config, self.program, self.architecture, width)
+        metrics = Metrics(config, first, flops.Operations(flops.step(config, self.architecture), measured))
+        waiting = iterate(self.loader, first, config.steps, config.workers, config.worker_processes)
+        profiler = Profiler(config, first)
+        before = rows = None
         try:
-            stored = json.loads(path.read_bytes())
-            before = {parent["role"]: parent["fingerprint"] for parent in stored["parents"]}
-            settings = stored["config"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise IntegrityError(f"{path} is damaged ({error!r}): delete the workdir and train again") from None
-        manifests.refuse_other_config(config.workdir, settings, config, manifests.content_fields(config))
-        _refuse_other_parents(config.workdir, before, parents)
-        return
-    content = {
-        "config": manifests.resolved_config(config),
-        "architecture": dataclasses.asdict(architecture),
-        "parents": [p.model_dump() for p in parents],
-    }
-    storage.replace(path, json.dumps(content, indent=2).encode() + b"\n")
+            for step in range(first, config.steps):
+                with metrics.phase("input"):
+                    rows = next(waiting)
+                with metrics.phase("dispatch"), profiler.step(step):
+                    loss, scored = self._step(step, rows)
+                # The step before is logged while the devices are at this one.
+                self._log(metrics, before)
+                before = step, loss, scored
+                last, stopping = step + 1 == config.steps, stop(step)
+                if last or stopping or self._due(step, config.checkpoint_every):
+                    self._log(metrics, before)
+                    before = None
+                    with metrics.phase("checkpoint"):
+                        checkpoints.save(step + 1, self.state, self._selections.open_rows() if self._selections else {})
+                        metrics.saved()
+                if config.evaluation is not None and (last or self._due(step, config.evaluate_every)):
+                    with metrics.phase("evaluate"):
+                        metrics.evaluated(step, self._evaluate(config.evaluation))
+                if stopping and not last:
+                    raise Stopped(
+                        f"stopped by SIGTERM after step {step + 1} of {config.steps}; everything is saved in "
+                        f"{config.workdir}: run the same command again to go on"
+                    )
+        finally:
+            waiting.close()
+            rows = None
+            gc.collect()  # gives back the memory shared with reading processes while Python can still do so
+            profiler.close()
+            metrics.close()
+            checkpoints.close()
+        return self.state
 
+    def complete(self, parameters: Any) -> None:
+        """Writes the manifests of the selections and of the model."""
+        config = self.config
+        if self._selections is not None:
+            offered = config.superbatch_size * config.steps
+            self._selections.finish(config, config.name, config.version, self.parents, offered)
+        workdir.complete(config, self.architecture, parameters, self.tokens, self.parents)
 
-def _refuse_other_parents(workdir: str, before: dict[str, str], parents: list[manifests.Parent]) -> None:
-    if set(before) != {parent.role for parent in parents}:
-        raise ConfigError(
-            f"{workdir} was made from {' and '.join(sorted(before))}, and this run reads "
-            f"{' and '.join(sorted(p.role for p in parents))}: train and distill need workdirs of their own"
-        )
-    for now in parents:
-        if before[now.role] != now.fingerprint:
-            raise IntegrityError(
-                f"{workdir} was made from {now.role} {before[now.role]}, and {now.path} is {now.fingerprint}: choose "
-                "another workdir, or delete this one"
+    def _resume(self, checkpoints: Checkpoints) -> int:
+        restored = checkpoints.restore(self.state)
+        if restored is None:
+            return 0
+        self.state = restored.state
+        if self._selections is not None:
+            self._selections.restore(restored.open_rows)
+        log.info("resumed at step %d of %d", restored.step, self.config.steps)
+        return restored.step
+
+    def _step(self, step: int, rows: Rows) -> tuple[jax.Array, Scored | None]:
+        """Runs a step; its results are on their way when this returns."""
+        layout, program = self.program.layout, self.program
+        if not isinstance(self.config, DistillConfig):
+            part = Part(*layout.place_batch((rows["image"], rows["tokens"])))
+            self.state, loss = learn_step(program, self.state, [part])
+            return loss, None
+        candidates = self._place(rows)
+        if self._pick_decoder is None:
+            self.state, loss, scored = distill_step(program, self.state, self._key, candidates)
+            return loss, scored
+        scored, tokens = pick_step(program, self.state, self._key, candidates)
+        index = np.asarray(scored.picks.index)
+        parts = []
+        for part, of_part in zip(halves(index) if program.scoring.coarse_patch else [index], tokens, strict=True):
+            images = self._pick_decoder(step, rows, part[layout.own_rows(len(part))])
+            parts.append(Part(layout.place_batch(images), of_part))
+        self.state, loss = learn_step(program, self.state, parts)
+        return loss, scored
+
+    def _place(self, rows: Rows) -> Candidates:
+        """Sends this process's candidates to its devices."""
+        if self.loader.reference is None or "reference_image" not in rows or "reference_text" not in rows:
+            raise ValueError("distill reads a reference's embeddings, and its loader has none")
+        uid = np.frombuffer(bytes.fromhex("".join(rows["uid"])), np.uint8).reshape(-1, 16)
+        image, tokens, uid, valid, *vectors = self.program.layout.place_batch(
+            (
+                rows["image"], rows["tokens"], uid, rows["valid"],
+                rows["reference_image"], rows["reference_text"],
+            )
+        )  # fmt: skip
+        info = self.loader.reference.info
+        reference = PairEmbeddings(*vectors, scale=jnp.float32(info.scale), bias=jnp.float32(info.bias))
+        return Candidates(image, tokens, uid, valid, reference)
+
+    def _log(self, metrics: Metrics, done: tuple[int, jax.Array, Scored | None] | None) -> None:
+        """Waits for a step's results, checks them and writes them down."""
+        if done is None:
+            return
+        step, loss, scored = done
+        with metrics.phase("compute"):
+            scored = jax.device_get(scored)
+        if scored is not None:
+            self._check(step, scored)
+            with metrics.phase("log"):
+                assert self._selections is not None
+                blocks = self.loader.blocks
+                self._selections.add(step, blocks.rows_of_step(step), blocks.of_step(step), scored)
+        metrics.add(step, loss, scored)
+
+    def _check(self, step: int, scored: Scored) -> None:
+        config = self.config
+        assert isinstance(config, DistillConfig)
+        if scored.usable < config.batch_size:
+            raise DataError(
+                f"step {step}: {scored.usable} of {config.superbatch_size} candidates have valid embeddings and "
+                f"{config.batch_size} picks are wanted: raise filter_ratio, or see the rejections of "
+                f"{config.embeddings}"
+            )
+        if not scored.finite:
+            raise DataError(
+                f"step {step}: a candidate's score is not finite: the learner diverged (lower learning_rate), or the "
+                f"embeddings in {config.embeddings} are damaged (superbatch verify tells)"
             )
 
+    def _evaluate(self, corpus: str) -> dict[str, float]:
+        """Retrieval of the model as it is now; the first process measures it, on one device."""
+        parameters = self.program.layout.to_host(self.state.parameters)
+        if not parallel.is_primary():
+            return {}
+        model = models.assemble(self.architecture, self.program.graph, parameters, self.tokens)
+        return evaluate.retrieval(*evaluate.embed_corpus(model, corpus, manifests.read(corpus, kind="corpus")))
 
-def _tokenizer(
-    config: TrainConfig, corpus: manifests.Manifest, embeddings: manifests.Manifest | None
-) -> tokenizer.Tokenizer:
-    """Finds the run's tokenizer: the workdir's own, the one given, the embeddings', or one trained now."""
-    preset = presets.get(config.preset)
-    own = storage.as_path(config.workdir) / tokenizer.FILE_NAME
-    if own.exists():
-        found = tokenizer.load(str(own), preset.text_length)
-        if config.tokenizer is not None and tokenizer.load(config.tokenizer, preset.text_length).model != found.model:
-            raise ConfigError(
-                f"tokenizer is {config.tokenizer}, and {config.workdir} was begun with another: choose another workdir"
-            )
-        return found
-    if config.tokenizer is not None:
-        found = tokenizer.load(config.tokenizer, preset.text_length)
-    elif embeddings is not None and embeddings.embeddings is not None and isinstance(config, DistillConfig):
-        cached = storage.as_path(config.embeddings) / embeddings.embeddings.tokenizer_file
-        found = tokenizer.load(str(cached), preset.text_length)
-    else:
-        log.info("training a tokenizer on the texts of %s", config.corpus)
-        found = tokenizer.train(
-            _texts(config.corpus, corpus), config.vocabulary or preset.vocabulary, preset.text_length
-        )
-    return found
-
-
-def _texts(directory: str, corpus: manifests.Manifest) -> Iterator[str]:
-    # Rows are shuffled, so the first ones are a sample.
-    left = _TOKENIZER_TEXTS
-    for shard in corpus.shards:
-        for record in shards.read_all(storage.as_path(directory) / shard.name, shard.rows):
-            if not left:
-                return
-            left -= 1
-            yield records.decode_example(record).text
-
-
-def _cached(config: TrainConfig, manifest: manifests.Manifest) -> CachedReference:
-    if not isinstance(config, DistillConfig) or manifest.embeddings is None:
-        raise IntegrityError(f"{manifest.name} holds no embeddings")
-    return CachedReference(shards.open_dataset(config.embeddings, manifest), manifest.embeddings)
-
-
-def _complete(
-    config: TrainConfig,
-    architecture: Architecture,
-    state: TrainState,
-    tokens: tokenizer.Tokenizer,
-    parents: list[manifests.Parent],
-) -> manifests.Manifest:
-    names = [n for n in storage.relative_files(config.workdir) if not n.startswith("selections/")]
-    learned = config.batch_size * config.steps
-    return manifests.write(
-        config.workdir,
-        manifests.make(
-            kind="model", name=config.name, version=config.version, config=config, parents=parents,
-            counts=manifests.Counts(read=learned, kept=learned),
-            shards=[], files=manifests.describe_files(config.workdir, names),
-            model=identify(architecture, state.parameters, tokens),
-        ),
-    )  # fmt: skip
+    @staticmethod
+    def _due(step: int, every: int) -> bool:
+        return (step + 1) % every == 0

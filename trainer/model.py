@@ -23,7 +23,7 @@ from schemas.errors import ConfigError, DataError, IntegrityError
 from schemas.identity import canonical_json
 from trainer import big_vision, presets, tokenizer
 from trainer.checkpoint import CHECKPOINTS, restore_parameters
-from trainer.decode import preprocessing_fingerprint
+from trainer.decode import ANTIALIASED, DECODERS, check_decoder, decode_image, preprocessing_fingerprint
 from trainer.selection import PairEmbeddings
 from trainer.towers import TwoTowers
 
@@ -32,12 +32,16 @@ CONFIG_FILE = "config.json"
 
 @dataclass(frozen=True)
 class Architecture:
-    """Everything that decides the towers' shapes."""
+    """Everything that decides what the towers compute, beside their parameters."""
 
     preset: str
     resolution: int
     vocabulary: int
     text_length: int | None = None  # tokens; the preset's own if not given
+    decoder: str = ANTIALIASED  # one of trainer.decode's
+
+    def __post_init__(self) -> None:
+        check_decoder(self.decoder)
 
     def build(self, seed: int) -> tuple[Any, Any]:
         """Returns (graph definition, initial parameters)."""
@@ -55,14 +59,23 @@ class Architecture:
         return TwoTowers(preset, self.resolution, self.vocabulary, rngs=nnx.Rngs(jax.random.key(seed)))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4))
+@functools.partial(jax.jit, static_argnums=(0, 4, 5))
 def embed_pairs(
-    graph: Any, parameters: Any, images: jax.Array, tokens: jax.Array, patch_size: int | None = None
+    graph: Any,
+    parameters: Any,
+    images: jax.Array,
+    tokens: jax.Array,
+    patch_size: int | None = None,
+    dtype: str = "float32",
 ) -> PairEmbeddings:
-    """Embeds a batch of pairs: the forward pass of both towers, images in patches of `patch_size` or the preset's."""
-    towers = nnx.merge(graph, parameters)
+    """Embeds a batch of pairs: the forward pass of both towers, images in patches of `patch_size` or the preset's.
+
+    The encoders compute in `dtype`. Embeddings are made unit norm, and the loss's scale and bias are kept, in float32.
+    """
+    scale, bias = jnp.exp(parameters["log_scale"][...]), parameters["bias"][...]
+    towers = nnx.merge(graph, jax.tree.map(lambda p: p.astype(dtype), parameters))
     image, text = towers(images, tokens, patch_size)
-    return PairEmbeddings(image, text, jnp.exp(towers.log_scale[...]), towers.bias[...])
+    return PairEmbeddings(image, text, scale, bias)
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,10 @@ class Model:
     info: manifests.ModelInfo
     scale: float
     bias: float
+
+    def decode(self, image: bytes) -> np.ndarray:
+        """Decodes an image as this model sees it, to uint8 [r, r, 3]; raises OSError if it cannot be."""
+        return decode_image(image, self.architecture.resolution, self.architecture.decoder)
 
     def embed(self, images: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Embeds uint8 images [n, r, r, 3] and token ids [n, length]; returns float32 unit vectors [n, d] each."""
@@ -95,6 +112,7 @@ class Source:
     preset: str | None = None
     resolution: int | None = None
     tokenizer: str | None = None
+    decoder: str | None = None  # antialiased or big_vision; of an `.npz`, big_vision if not given
 
     def __post_init__(self) -> None:
         described = {name: getattr(self, name) for name in ("preset", "resolution", "tokenizer")}
@@ -104,6 +122,10 @@ class Source:
             raise ConfigError(
                 f"{self.path} is a workdir, which says itself what its model is: leave out {', '.join(given)}"
             )
+        if self.decoder is not None and not self.is_npz:
+            raise ConfigError(f"{self.path} is a workdir, which says itself how it decodes: leave out --decoder")
+        if self.decoder not in (None, *DECODERS):
+            raise ConfigError(f"decoder is {self.decoder!r}; it must be one of {', '.join(DECODERS)}")
         if self.preset is not None:
             presets.get(self.preset)
 
@@ -124,7 +146,10 @@ class Source:
             files = [storage.hash_file(path)[1] for path in (storage.as_path(self.path), self.tokenizer_file)]
         except OSError as error:
             raise DataError(f"{self.path} or its tokenizer {self.tokenizer} cannot be read: {error}") from None
-        identity = {"npz": files[0], "tokenizer": files[1], "preset": self.preset, "resolution": self.resolution}
+        identity = {
+            "npz": files[0], "tokenizer": files[1], "preset": self.preset, "resolution": self.resolution,
+            "decoder": self._decoder,
+        }  # fmt: skip
         return hashlib.sha256(canonical_json(identity)).hexdigest()
 
     def as_parent(self, role: str) -> manifests.Parent:
@@ -145,11 +170,15 @@ class Source:
           IntegrityError: the parameters are not those the manifest names.
         """
         if self.is_npz and self.preset and self.resolution and self.tokenizer:
-            return _load_npz(self.path, self.preset, self.resolution, self.tokenizer)
+            return _load_npz(self.path, self.preset, self.resolution, self.tokenizer, self._decoder)
         return _load_workdir(self.path)
 
+    @property
+    def _decoder(self) -> str:
+        return DECODERS[self.decoder or "big_vision"]
 
-def _load_npz(path: str, preset: str, resolution: int, tokenizer_path: str) -> Model:
+
+def _load_npz(path: str, preset: str, resolution: int, tokenizer_path: str, decoder: str) -> Model:
     arrays = big_vision.read(path)
     embedding, positions = arrays.get("txt/Embed_0/embedding"), arrays.get("txt/pos_embedding")
     # What the file says of the texts is taken from it; if it says nothing, the check below says what is missing.
@@ -160,9 +189,9 @@ def _load_npz(path: str, preset: str, resolution: int, tokenizer_path: str) -> M
             f"{path} embeds {len(embedding)} token ids and the tokenizer {tokenizer_path} has {tokens.vocabulary}: "
             "give the SentencePiece model that this checkpoint was trained with"
         )
-    architecture = Architecture(preset, resolution, tokens.vocabulary, length)
+    architecture = Architecture(preset, resolution, tokens.vocabulary, length, decoder)
     graph, like = architecture.shapes()
-    return _loaded(architecture, graph, big_vision.to_parameters(arrays, like, path), tokens)
+    return assemble(architecture, graph, big_vision.to_parameters(arrays, like, path), tokens)
 
 
 def _load_workdir(workdir: str) -> Model:
@@ -177,17 +206,17 @@ def _load_workdir(workdir: str) -> Model:
     length = architecture.text_length or presets.get(architecture.preset).text_length
     tokens = tokenizer.load(str(storage.as_path(workdir) / tokenizer.FILE_NAME), length)
     graph, like = architecture.build(seed=0)
-    model = _loaded(architecture, graph, restore_parameters(str(storage.as_path(workdir) / CHECKPOINTS), like), tokens)
+    model = assemble(architecture, graph, restore_parameters(str(storage.as_path(workdir) / CHECKPOINTS), like), tokens)
     if model.info != info:
         raise IntegrityError(f"{workdir}: the model found there is {model.info}, and its manifest says {info}")
     return model
 
 
-def _loaded(architecture: Architecture, graph: Any, parameters: Any, tokens: tokenizer.Tokenizer) -> Model:
-    towers = nnx.merge(graph, parameters)
+def assemble(architecture: Architecture, graph: Any, parameters: Any, tokens: tokenizer.Tokenizer) -> Model:
+    """Puts a model together from its parts."""
     return Model(
         architecture, graph, parameters, tokens, identify(architecture, parameters, tokens),
-        scale=float(np.exp(towers.log_scale[...])), bias=float(towers.bias[...]),
+        scale=float(np.exp(parameters["log_scale"][...])), bias=float(parameters["bias"][...]),
     )  # fmt: skip
 
 
@@ -195,7 +224,7 @@ def identify(architecture: Architecture, parameters: Any, tokens: tokenizer.Toke
     """Returns the fingerprints of a model's three parts."""
     return manifests.ModelInfo(
         parameters=parameters_fingerprint(parameters),
-        preprocessing=preprocessing_fingerprint(architecture.resolution, tokens.length),
+        preprocessing=preprocessing_fingerprint(architecture.decoder, architecture.resolution, tokens.length),
         tokenizer=tokens.fingerprint,
     )
 

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 from schemas import manifest as manifests
 from schemas import selections, storage
 from schemas.errors import IntegrityError
-from trainer.data import Candidates
 from trainer.step import Scored
 
 _SCHEMAS = {"picks": selections.PICKS, "superbatches": selections.SUPERBATCHES}
@@ -28,8 +27,13 @@ class SelectionsLog:
     total_steps: int
     _open: dict[str, list[pa.Table]] = field(default_factory=lambda: {name: [] for name in _SCHEMAS})
 
-    def add(self, step: int, candidates: Candidates, scored: Scored) -> None:
-        """Logs one step, and commits the part that it completes."""
+    def add(self, step: int, rows: np.ndarray, blocks: np.ndarray, scored: Scored) -> None:
+        """Logs one step, and commits the part that it completes.
+
+        Args:
+          rows: the global rows [B] of the step's candidates.
+          blocks: the ids of the blocks they came in.
+        """
         picks = scored.picks
         index = np.asarray(picks.index)
         self._open["picks"].append(
@@ -38,8 +42,8 @@ class SelectionsLog:
                     "step": np.full(len(index), step, np.int64),
                     "pick": np.arange(len(index), dtype=np.int32),
                     "chunk": np.asarray(picks.chunk),
-                    "row": candidates["row"][index],
-                    "uid": candidates["uid"][index].tolist(),
+                    "row": rows[index],
+                    "uid": [uid.tobytes().hex() for uid in np.asarray(scored.uid)],
                     "learner_nll": np.asarray(picks.learner_nll, np.float32),
                     "reference_nll": np.asarray(picks.reference_nll, np.float32),
                     "conditional": np.asarray(picks.conditional, np.float32),
@@ -51,7 +55,7 @@ class SelectionsLog:
             pa.table(
                 {
                     "step": [step],
-                    "blocks": [candidates["block"].tolist()],
+                    "blocks": [blocks.tolist()],
                     "score_quantiles": [np.asarray(scored.score_quantiles, np.float32).tolist()],
                 },
                 schema=selections.SUPERBATCHES,

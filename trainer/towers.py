@@ -105,9 +105,9 @@ class ImageTower(nnx.Module):
         batch, resolution, _, _ = images.shape
         p = patch_size or self.patch_size
         grid = _grid(resolution, p)
-        x = images.astype(jnp.float32) / 127.5 - 1
-        x = x.reshape(batch, grid, p, grid, p, 3).transpose(0, 1, 3, 2, 4, 5).reshape(batch, grid * grid, p * p * 3)
         kernel, bias = self.patches.kernel[...], self.patches.bias
+        x = (images.astype(jnp.float32) / 127.5 - 1).astype(kernel.dtype)
+        x = x.reshape(batch, grid, p, grid, p, 3).transpose(0, 1, 3, 2, 4, 5).reshape(batch, grid * grid, p * p * 3)
         x = x @ flexi.resize_kernel(kernel, p) + (0 if bias is None else bias[...])
         x = self.pool(self.encoder(x + flexi.resize_positions(self.positions[...], grid)))
         return x if self.head is None else self.head(x)
@@ -158,4 +158,5 @@ class TwoTowers(nnx.Module):
 
 
 def _unit(x: Float[Array, "batch embedding"]) -> Float[Array, "batch embedding"]:
+    x = x.astype(jnp.float32)  # whatever the encoders compute in
     return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-8)

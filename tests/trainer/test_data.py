@@ -11,7 +11,8 @@ from schemas import records, shards
 from schemas.errors import ConfigError, IntegrityError
 from tests.conftest import picture
 from trainer import tokenizer
-from trainer.data import BlockLoader, Blocks, CachedReference, iterate
+from trainer.cached_reference import CachedReference
+from trainer.data import BlockLoader, Blocks, iterate
 
 
 @given(rows=st.integers(1, 200), size=st.integers(1, 16), per_step=st.integers(1, 5), seed=st.integers(0, 99))
@@ -126,11 +127,12 @@ def test_candidates_are_aligned_and_filling_is_not_valid(corpus):
     loader, vectors = corpus
     valid = [True] * 13
     valid[3] = False
-    steps = iterate(loader("a", valid=valid), 0, 8, workers=2)
-    step = next(step for step in steps if 3 in step["block"])  # the block that is filled up
+    steps = iterate(loader("a", valid=valid), 0, 8, threads=2)
+    step = next(step for step in steps if 12 in step["row"])  # of the block that is filled up
     assert step["image"].shape == (12, 16, 16, 3)
     assert step["tokens"].shape == (12, 8)
-    own = {row for block in step["block"].tolist() for row in range(4 * block, min(4 * block + 4, 13))}
+    filling = step["row"].tolist().index(12) + 1  # three rows after the corpus's last
+    own = set(np.delete(step["row"], range(filling, filling + 3)).tolist())
     assert sorted(step["row"][step["valid"]].tolist()) == sorted(own - {3})
     np.testing.assert_allclose(step["reference_image"], vectors[step["row"], 0], atol=1e-6)
     np.testing.assert_allclose(step["reference_text"], vectors[step["row"], 1], atol=1e-6)
@@ -138,8 +140,8 @@ def test_candidates_are_aligned_and_filling_is_not_valid(corpus):
 
 
 def test_rebuilt_iterators_go_on_where_they_were(corpus):
-    whole = list(iterate(corpus[0]("a"), 0, 5, workers=2))
-    rest = list(iterate(corpus[0]("b"), 3, 5, workers=1))
+    whole = list(iterate(corpus[0]("a"), 0, 5, threads=2))
+    rest = list(iterate(corpus[0]("b"), 3, 5, threads=1))
     assert len(whole) == 5
     for ours, theirs in zip(whole[3:], rest, strict=True):
         for name in ours:
@@ -150,7 +152,7 @@ def test_every_rows_uid_is_compared(corpus):
     uids = [f"{i:032x}" for i in range(13)]
     uids[7] = "f" * 32
     with pytest.raises(IntegrityError, match=r"row 7 is 0+7 in the corpus and f+ in the embeddings .* not aligned"):
-        list(iterate(corpus[0]("a", uids=uids), 0, 4, workers=1))
+        list(iterate(corpus[0]("a", uids=uids), 0, 4, threads=1))
 
 
 def test_the_tokenizer_is_sticky_lower_case_and_reproducible():

@@ -9,6 +9,7 @@ import pytest
 from schemas import manifest as manifests
 from schemas.errors import ConfigError, DataError
 from trainer import loop
+from trainer.cached_reference import CachedReference
 from trainer.config import DistillConfig
 from trainer.selections_log import SelectionsLog
 
@@ -28,10 +29,10 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(miniature, tmp_path, monkey
     config = config_of(miniature, tmp_path / "w", checkpoint_every=checkpoint_every)
     add = SelectionsLog.add
 
-    def stop_at_last_step(self, step, candidates, scored):
+    def stop_at_last_step(self, step, rows, blocks, scored):
         if step == 4:
             raise StoppedError
-        add(self, step, candidates, scored)
+        add(self, step, rows, blocks, scored)
 
     with monkeypatch.context() as patched:
         patched.setattr(SelectionsLog, "add", stop_at_last_step)
@@ -56,26 +57,26 @@ def test_a_workdir_of_another_run_is_refused(miniature, tmp_path):
 
 
 def test_too_few_valid_embeddings_say_how_many(miniature, tmp_path, monkeypatch):
-    read = loop.CachedReference.read
+    read = CachedReference.read
 
     def mostly_invalid(self, rows, uids):
         image, text, valid = read(self, rows, uids)
         return image, text, np.arange(len(valid)) == 0
 
-    monkeypatch.setattr(loop.CachedReference, "read", mostly_invalid)
+    monkeypatch.setattr(CachedReference, "read", mostly_invalid)
     with pytest.raises(DataError, match=r"step 0: 5 of 40 candidates have valid embeddings and 8 picks are wanted"):
         loop.run(config_of(miniature, tmp_path / "w"))
 
 
 def test_a_single_score_that_is_not_finite_stops_the_run(miniature, tmp_path, monkeypatch):
-    read = loop.CachedReference.read
+    read = CachedReference.read
 
     def one_damaged(self, rows, uids):
         image, text, valid = read(self, rows, uids)
         image[0] = np.where(rows[0] == 0, np.nan, image[0])
         return image, text, valid
 
-    monkeypatch.setattr(loop.CachedReference, "read", one_damaged)
+    monkeypatch.setattr(CachedReference, "read", one_damaged)
     with pytest.raises(DataError, match=r"step \d: a candidate's score is not finite: .*lower learning_rate"):
         loop.run(config_of(miniature, tmp_path / "w"))
 
@@ -84,6 +85,7 @@ def test_every_setting_that_changes_what_is_learned_is_content():
     config = DistillConfig(corpus="c", workdir="w", embeddings="e")
     operational = {
         "corpus", "workdir", "name", "version", "tokenizer", "checkpoint_every", "log_every", "workers", "embeddings",
-        "reference", "scoring_batch",
+        "reference", "scoring_batch", "worker_processes", "shard_parameters", "distributed", "evaluation",
+        "evaluate_every", "profile",
     }  # fmt: skip
     assert {f.name for f in dataclasses.fields(config)} - operational == set(manifests.content_fields(config))

@@ -15,9 +15,10 @@ from trainer.evaluate import retrieval
 from trainer.losses import contrastive_loss, sigmoid_loss, softmax_loss
 from trainer.model import Architecture, embed_pairs, parameters_fingerprint
 from trainer.selection import PairEmbeddings, SelectionConfig, select
-from trainer.step import distill_step, initial_state, uniform_step
+from trainer.step import Candidates, Part, Program, distill_step, initial_state, learn_step
 
 ARCHITECTURE = Architecture("tiny", 32, 64)
+UID = np.random.default_rng(9).integers(0, 256, (64, 16), dtype=np.uint8)
 
 
 def pairs(rows: int) -> PairEmbeddings:
@@ -89,10 +90,10 @@ def test_every_preset_has_consistent_shapes(preset, monkeypatch):
 def test_uniform_steps_learn_a_batch_by_heart():
     config = TrainConfig(corpus="", workdir="", steps=60, warmup_steps=5, batch_size=16, block_size=16).optimisation
     graph, parameters = ARCHITECTURE.build(0)
-    state = initial_state(parameters, config)
+    program, state = Program(graph=graph, optimisation=config), initial_state(parameters, config)
     losses = []
     for _ in range(60):
-        state, loss = uniform_step(graph, config, state, *batch(16))
+        state, loss = learn_step(program, state, [Part(*batch(16))])
         losses.append(float(loss))
     assert losses[-1] < 0.3 * losses[0]
     assert int(state.step) == 60
@@ -123,16 +124,20 @@ def test_distill_step_scores_selects_and_learns_from_exactly_its_picks():
         valid=jnp.asarray(valid),
     )
     # 12 does not divide 32: the last scoring batch is padded, and the padding cut off.
+    program = Program(
+        graph=graph, optimisation=config.optimisation, selection=config.selection, scoring=Scoring(batch=12)
+    )
+    candidates = Candidates(image, tokens, UID[:32], valid, reference)
     begin = initial_state(jax.tree.map(jnp.copy, parameters), config.optimisation)  # a step consumes its state
-    state, loss, scored = distill_step(
-        graph, config.optimisation, config.selection, Scoring(batch=12), begin, key,
-        image, tokens, reference, valid,
-    )  # fmt: skip
+    state, loss, scored = distill_step(program, begin, key, candidates)
     np.testing.assert_array_equal(scored.picks.index, expected.index)
     index = np.asarray(expected.index)
-    alone, loss_alone = uniform_step(
-        graph, config.optimisation, initial_state(parameters, config.optimisation), image[index], tokens[index]
-    )
+    np.testing.assert_array_equal(scored.uid, UID[index])
+    assert scored.usable == 31
+    alone, loss_alone = learn_step(
+        program, initial_state(jax.tree.map(jnp.copy, parameters), config.optimisation),
+        [Part(image[index], tokens[index])],
+    )  # fmt: skip
     np.testing.assert_allclose(loss, loss_alone, rtol=1e-5)
     for ours, theirs in zip(jax.tree.leaves(state.parameters), jax.tree.leaves(alone.parameters), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
@@ -150,16 +155,15 @@ def test_flexi_scores_coarsely_and_learns_half_coarse_half_fine():
         corpus="", workdir="", embeddings="", steps=10, warmup_steps=1, batch_size=9, block_size=9, filter_ratio=0.75,
         chunks=2, resolution=32, flexi=True, scoring_batch=36,
     )  # fmt: skip
-    assert config.scoring == Scoring(batch=36, coarse_patch=32)
+    assert config.scoring == Scoring(batch=36, patch=32, coarse_patch=32)
     graph, parameters = ARCHITECTURE.build(0)
     key, (image, tokens), reference = jax.random.key(3), batch(36), pairs(36)
     coarse = embed_pairs(graph, parameters, image, tokens, 32)
     expected = select(jax.random.fold_in(key, 0), coarse, reference, config.selection)
+    program = Program(graph=graph, optimisation=config.optimisation, selection=config.selection, scoring=config.scoring)
+    candidates = Candidates(image, tokens, UID[:36], np.ones(36, bool), reference)
     begin = initial_state(jax.tree.map(jnp.copy, parameters), config.optimisation)
-    _, loss, scored = distill_step(
-        graph, config.optimisation, config.selection, config.scoring, begin, key,
-        image, tokens, reference, np.ones(36, bool),
-    )  # fmt: skip
+    _, loss, scored = distill_step(program, begin, key, candidates)
     np.testing.assert_array_equal(scored.picks.index, expected.index)
     fine = embed_pairs(graph, parameters, image, tokens)
     index = np.asarray(expected.index)
