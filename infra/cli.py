@@ -86,7 +86,8 @@ def _evaluate(arguments: list[str]) -> int:
     if config.json:
         print(json.dumps(figures))
     else:
-        print(f"{config.checkpoint} on {config.corpus}: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))
+        corpora = " and ".join(filter(None, (config.corpus, config.labelled)))
+        print(f"{config.checkpoint} on {corpora}: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))
     return 0
 
 
@@ -149,7 +150,7 @@ _JOBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "embed": (_embed, "corpus + reference → aligned embeddings (Beam)"),
     "distill": (_distill, "corpus + embeddings → selections and a learner: JEST training"),
     "curate": (_curate, "selections → curated dataset, and controls of the same size (Beam)"),
-    "evaluate": (_evaluate, "retrieval of a model on a held-out corpus"),
+    "evaluate": (_evaluate, "retrieval, zero-shot and few-shot accuracy of a model on held-out corpora"),
     "verify": (_verify, "reopens an artifact: rows, hashes, uids, alignment, parents"),
     "lineage": (_lineage, "the tree of an artifact's parents, over rounds"),
     "round": (_round, "whole rounds on this machine, from a TOML file; resumes where it stopped"),
