@@ -21,11 +21,13 @@ from trainer.model import Source
 COLOURS = {"blue": (30, 40, 220), "green": (30, 200, 40), "red": (220, 30, 30)}
 
 
-def coloured(name: str, seed: int) -> bytes:
-    """A noisy picture of one colour; never the same twice."""
-    noise = np.random.default_rng(seed).integers(-30, 31, (32, 32, 3))
+def coloured(name: str, seed: int, blend: float = 0) -> bytes:
+    """A noisy picture of one colour, up to `blend` of it another; never the same twice."""
+    rng = np.random.default_rng(seed)
+    noise, share = rng.integers(-30, 31, (32, 32, 3)), blend * rng.random()
+    colour = (1 - share) * np.array(COLOURS[name]) + share * np.array(COLOURS[sorted(COLOURS)[rng.integers(3)]])
     output = io.BytesIO()
-    Image.fromarray((np.array(COLOURS[name]) + noise).clip(0, 255).astype(np.uint8)).save(output, "PNG")
+    Image.fromarray((colour + noise).clip(0, 255).astype(np.uint8)).save(output, "PNG")
     return output.getvalue()
 
 
@@ -38,9 +40,9 @@ def corpus(root: Path, name: str, pairs: list[tuple[bytes, str]]) -> Path:
 
 
 def labelled(root: Path, name: str, first_seed: int, **images: int) -> Path:
-    """A corpus of so many images of each colour, whose texts are the colours' names."""
+    """A corpus of so many images of each colour, whose texts are the colours' names; some are hard to tell."""
     names = [colour for colour, count in images.items() for _ in range(count)]
-    return corpus(root, name, [(coloured(n, first_seed + i), n) for i, n in enumerate(names)])
+    return corpus(root, name, [(coloured(n, first_seed + i, blend=0.9), n) for i, n in enumerate(names)])
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +99,7 @@ def test_figures_are_those_of_loops_over_the_same_embeddings(made, capsys):
     similar = [{name: image @ prompt for name, prompt in prompts.items()} for image in images]
     right = [max(found, key=found.__getitem__) == name for found, name in zip(similar, names, strict=True)]
     assert figures["zero_shot_accuracy"] == pytest.approx(np.mean(right))
-    assert figures["zero_shot_accuracy"] > 0.9  # 30 steps teach a model three colours
+    assert figures["zero_shot_accuracy"] > 0.8  # 30 steps teach a model three colours
 
     train_names, train_images = embedded(made, "train")
     labels = np.array([sorted(COLOURS).index(name) for name in train_names])
@@ -108,7 +110,7 @@ def test_figures_are_those_of_loops_over_the_same_embeddings(made, capsys):
         predicted = (features(images, train_images[drawn]) @ weights).argmax(axis=1)
         accuracies.append(np.mean([sorted(COLOURS)[p] == name for p, name in zip(predicted, names, strict=True)]))
     assert figures["linear_2_shot_accuracy"] == pytest.approx(np.mean(accuracies))
-    assert figures["linear_2_shot_accuracy"] > 0.9
+    assert 0.5 < figures["linear_2_shot_accuracy"] < 1  # so that another draw gives another figure
 
 
 def test_wrong_labels_are_wrong(made, tmp_path, capsys):
@@ -152,7 +154,7 @@ def test_templates_are_read_from_a_file(made, tmp_path, capsys):
     file.write_text(f"{long}{{}}\n")
     assert evaluated(capsys, *arguments, f"--templates={file}")["zero_shot_accuracy"] < 0.5
     file.write_text("\n  a photo of the large {}.  \n\nart of the {}.\n")
-    assert evaluated(capsys, *arguments, f"--templates={file}")["zero_shot_accuracy"] > 0.9
+    assert evaluated(capsys, *arguments, f"--templates={file}")["zero_shot_accuracy"] > 0.8
 
 
 def test_a_rerun_does_nothing_until_an_input_changes(made, tmp_path, capsys):

@@ -39,11 +39,11 @@ def regularised_least_squares(points: np.ndarray, labels: np.ndarray, classes: i
 @settings(max_examples=60, deadline=None)
 @given(d=st.integers(1, 12), extra=st.integers(0, 20), classes=st.integers(2, 4), seed=st.integers(0, 2**32 - 1))
 def test_the_linear_classifier_is_regularised_least_squares(d, extra, classes, seed):
-    """Fewer points than features (dual), as many, and more (primal)."""
+    """Fewer points than features (dual), as many, and more (primal); float32 points, float64 arithmetic."""
     rng = np.random.default_rng(seed)
     labels = np.concatenate([np.arange(classes), rng.integers(0, classes, extra)])
-    points = rng.normal(size=(len(labels), d)) + labels[:, None]
-    images = rng.normal(size=(5, d))
+    points = (rng.normal(size=(len(labels), d)) + labels[:, None]).astype(np.float32)
+    images = rng.normal(size=(5, d)).astype(np.float32)
     classifier = fit(points, labels, classes)
     expected = regularised_least_squares(points, labels, classes)
     np.testing.assert_allclose(classifier.weights, expected, rtol=1e-8, atol=1e-12)
