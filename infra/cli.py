@@ -91,6 +91,17 @@ def _evaluate(arguments: list[str]) -> int:
     return 0
 
 
+def _export(arguments: list[str]) -> int:
+    from beam_pipelines import export
+
+    exported = export.run(_parse("export", export.ExportConfig, arguments))
+    print(
+        f"exported {exported.checkpoint}: {exported.parameters} parameters, sha256 {exported.sha256[:12]}; "
+        f"read it back with {exported.flags()}"
+    )
+    return 0
+
+
 def _verify(arguments: list[str]) -> int:
     from beam_pipelines import verify
 
@@ -151,6 +162,7 @@ _JOBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "distill": (_distill, "corpus + embeddings → selections and a learner: JEST training"),
     "curate": (_curate, "selections → curated dataset, and controls of the same size (Beam)"),
     "evaluate": (_evaluate, "retrieval, zero-shot and few-shot accuracy of a model on held-out corpora"),
+    "export": (_export, "model → what other programs read: a big_vision checkpoint"),
     "verify": (_verify, "reopens an artifact: rows, hashes, uids, alignment, parents"),
     "lineage": (_lineage, "the tree of an artifact's parents, over rounds"),
     "round": (_round, "whole rounds on this machine, from a TOML file; resumes where it stopped"),
