@@ -86,7 +86,19 @@ def _evaluate(arguments: list[str]) -> int:
     if config.json:
         print(json.dumps(figures))
     else:
-        print(f"{config.checkpoint} on {config.corpus}: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))
+        corpora = " and ".join(filter(None, (config.corpus, config.labelled)))
+        print(f"{config.checkpoint} on {corpora}: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))
+    return 0
+
+
+def _export(arguments: list[str]) -> int:
+    from beam_pipelines import export
+
+    exported = export.run(_parse("export", export.ExportConfig, arguments))
+    print(
+        f"exported {exported.checkpoint}: {exported.parameters} parameters, sha256 {exported.sha256[:12]}; "
+        f"read it back with {exported.flags()}"
+    )
     return 0
 
 
@@ -149,7 +161,8 @@ _JOBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "embed": (_embed, "corpus + reference → aligned embeddings (Beam)"),
     "distill": (_distill, "corpus + embeddings → selections and a learner: JEST training"),
     "curate": (_curate, "selections → curated dataset, and controls of the same size (Beam)"),
-    "evaluate": (_evaluate, "retrieval of a model on a held-out corpus"),
+    "evaluate": (_evaluate, "retrieval, zero-shot and few-shot accuracy of a model on held-out corpora"),
+    "export": (_export, "model → what other programs read: a big_vision checkpoint"),
     "verify": (_verify, "reopens an artifact: rows, hashes, uids, alignment, parents"),
     "lineage": (_lineage, "the tree of an artifact's parents, over rounds"),
     "round": (_round, "whole rounds on this machine, from a TOML file; resumes where it stopped"),

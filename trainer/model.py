@@ -78,6 +78,16 @@ def embed_pairs(
     return PairEmbeddings(image, text, scale, bias)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _embed_images(graph: Any, parameters: Any, images: jax.Array) -> jax.Array:
+    return nnx.merge(graph, parameters).embed_images(images)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _embed_texts(graph: Any, parameters: Any, tokens: jax.Array) -> jax.Array:
+    return nnx.merge(graph, parameters).embed_texts(tokens)
+
+
 @dataclass(frozen=True)
 class Model:
     """A finished model, loaded."""
@@ -98,6 +108,14 @@ class Model:
         """Embeds uint8 images [n, r, r, 3] and token ids [n, length]; returns float32 unit vectors [n, d] each."""
         pairs = embed_pairs(self.graph, self.parameters, images, tokens)
         return np.asarray(pairs.image), np.asarray(pairs.text)
+
+    def embed_images(self, images: np.ndarray) -> np.ndarray:
+        """Embeds uint8 images [n, r, r, 3] alone; returns float32 unit vectors [n, d]."""
+        return np.asarray(_embed_images(self.graph, self.parameters, images))
+
+    def embed_texts(self, tokens: np.ndarray) -> np.ndarray:
+        """Embeds token ids [n, length] alone; returns float32 unit vectors [n, d]."""
+        return np.asarray(_embed_texts(self.graph, self.parameters, tokens))
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,17 @@ class TwoTowers(nnx.Module):
         patch_size: int | None = None,
     ) -> tuple[Float[Array, "batch embedding"], Float[Array, "batch embedding"]]:
         """Returns the unit-norm embeddings of both; the images seen in patches of `patch_size`, or the preset's."""
-        return _unit(self.image(images, patch_size)), _unit(self.text(tokens))
+        return self.embed_images(images, patch_size), self.embed_texts(tokens)
+
+    def embed_images(
+        self, images: UInt8[Array, "batch height width 3"], patch_size: int | None = None
+    ) -> Float[Array, "batch embedding"]:
+        """Returns the unit-norm embeddings of images alone."""
+        return _unit(self.image(images, patch_size))
+
+    def embed_texts(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch embedding"]:
+        """Returns the unit-norm embeddings of texts alone."""
+        return _unit(self.text(tokens))
 
 
 def _unit(x: Float[Array, "batch embedding"]) -> Float[Array, "batch embedding"]:
