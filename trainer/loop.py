@@ -107,6 +107,7 @@ def _steps(
                 scored = None
             metrics.add(step, loss, scored)
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
+                metrics.save()
                 checkpoints.save(step + 1, state, selections.open_rows() if selections else {})
     finally:
         metrics.close()

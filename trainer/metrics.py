@@ -31,8 +31,7 @@ class Metrics:
         path = storage.as_path(config.workdir) / METRICS_FILE
         kept = path.read_text().splitlines(keepends=True) if path.exists() else []
         # A resumed run logs the steps after its checkpoint again.
-        storage.replace(path, "".join(line for line in kept if _step_of(line) <= first).encode())
-        self._file = path.open("a")
+        self._file = storage.Journal(path, (line for line in kept if _step_of(line) <= first))
         self._begin = self._since = self._shown = time.monotonic()
         self._first, self._counted, self._stalled = first, first, 0.0
 
@@ -69,7 +68,6 @@ class Metrics:
             if config.superbatch_size > config.batch_size:  # else nothing is passed over
                 line["learnability_passed"] = float(scored.learnability_passed)
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
-        self._file.flush()
         self._since, self._counted, self._stalled = now, done, 0.0
         if now - self._shown > _PROGRESS_SECONDS or done == config.steps:
             self._shown = now
@@ -83,8 +81,12 @@ class Metrics:
                 line["examples_per_second"], 100 * line["input_stall"], left,
             )  # fmt: skip
 
+    def save(self) -> None:
+        """Makes the lines so far durable: before each checkpoint, since a resumed run writes none before it again."""
+        self._file.save()
+
     def close(self) -> None:
-        """Closes the file."""
+        """Saves, and closes the file."""
         self._file.close()
 
 
