@@ -106,7 +106,7 @@ def test_distill_reads_a_bucket_and_gives_the_same_model_and_picks(miniature, bu
         assert ours.fingerprint == theirs.fingerprint
 
 
-def test_a_workdir_in_a_bucket_survives_a_kill_and_ends_as_if_it_had_not(miniature, bucket):
+def test_a_workdir_in_a_bucket_survives_a_kill_and_ends_as_if_it_had_not(miniature, bucket, capsys):
     workdir = "gs://bucket/workdirs/distill"
     bucket.server.put("bucket", "workdirs/distill/", b"")  # as a console makes a folder
     killed = bucket.process(KILLED + COMMANDS, json.dumps([distill(workdir)]))
@@ -115,7 +115,11 @@ def test_a_workdir_in_a_bucket_survives_a_kill_and_ends_as_if_it_had_not(miniatu
     assert any(name.startswith("workdirs/distill/checkpoints/4/") for name in names)
     assert "workdirs/distill/manifest.json" not in names
 
-    (code, _, _, errors), (again, seconds, _, said) = bucket.run(distill(workdir), distill(workdir))
+    evaluate = ["evaluate", "--corpus=gs://bucket/corpora/evaluation", "--json"]
+    resumed, repeated, evaluated = bucket.run(
+        distill(workdir), distill(workdir), [*evaluate, f"--checkpoint={workdir}"]
+    )
+    code, _, _, errors = resumed
     assert code == 0, errors
     assert "resumed at step 4 of 5" in errors
     for part in ("", "/selections"):
@@ -130,9 +134,16 @@ def test_a_workdir_in_a_bucket_survives_a_kill_and_ends_as_if_it_had_not(miniatu
     names = bucket.server.names("bucket", "workdirs/distill/")
     assert {name.removeprefix("workdirs/distill/") for name in names} == named
 
-    assert again == 0
-    assert "nothing to do" in said
+    code, seconds, _, errors = repeated
+    assert code == 0, errors
+    assert "nothing to do" in errors
     assert seconds < 10
+
+    assert evaluated[0] == 0, evaluated[3]
+    capsys.readouterr()
+    local = [f"--checkpoint={miniature}/workdirs/distill", f"--corpus={miniature}/corpora/evaluation"]
+    assert cli.main(["evaluate", *local, "--json"]) == 0
+    assert json.loads(evaluated[2]) == json.loads(capsys.readouterr().out)
 
 
 def test_evaluate_reads_a_checkpoint_and_tells_what_is_missing_at_once(miniature, bucket, capsys):
@@ -195,7 +206,7 @@ from schemas import storage
 from tests import gcs
 server, folder = gcs.Emulator(sys.argv[1]), "gs://bucket/shared"
 server.put("bucket", "shared/a/first", b"1")
-assert list(storage.as_path(folder).iterdir())
+assert list(storage.as_path(folder + "/a").iterdir())
 assert not storage.as_path(folder + "/a/second").exists()
 server.put("bucket", "shared/a/second", b"2")
 server.put("bucket", "shared/.work/hidden", b"3")
