@@ -107,7 +107,36 @@ def _chunk(_: str, result: dict[str, Any]) -> str:
     )
 
 
-_SECTIONS: dict[str, Callable[[str, dict[str, Any]], str]] = {"selection": _selection, "chunk": _chunk}
+def _object_storage(_: str, result: dict[str, Any]) -> str:
+    forms = list(dict.fromkeys(row["form"] for row in result["rows"]))
+    cases: dict[tuple[float, int, int], dict[str, Any]] = {}
+    for row in result["rows"]:
+        cases.setdefault((row["delay"], row["block"], row["threads"]), {})[row["form"]] = row
+    table = [
+        [
+            f"{1000 * delay:.0f} ms", str(block), str(threads),
+            *(f"{case[form]['rows_per_second']:,.0f}" for form in forms),
+            *(f"{case[form]['requests_per_block']:.3g}" for form in forms),
+            *(f"{case[form]['bytes_over_size']:.2g}×" for form in forms),
+        ]
+        for (delay, block, threads), case in cases.items()
+    ]  # fmt: skip
+    measured = (f"{form}, {what}" for what in ("rows/s", "requests a block", "bytes sent") for form in forms)
+    machine = result["machine"]
+    return "\n".join(
+        [
+            f"### {machine['cores']} CPU cores, loopback, ArrayRecord {machine['array_record']}\n",
+            f"{result['shards']} shards of {result['rows_per_shard']} rows of {result['row_bytes'] / 1000:.0f} kB.\n",
+            _table(" | ".join(["wait", "block", "threads", *measured]), table),
+        ]
+    )
+
+
+_SECTIONS: dict[str, Callable[[str, dict[str, Any]], str]] = {
+    "selection": _selection,
+    "chunk": _chunk,
+    "object-storage": _object_storage,
+}
 
 
 def _plot_selection(name: str, result: dict[str, Any]) -> None:

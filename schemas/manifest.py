@@ -20,7 +20,7 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from schemas import storage
+from schemas import access, storage
 from schemas.errors import ConfigError, DataError, IntegrityError
 from schemas.identity import canonical_json
 from schemas.rejections import Reason
@@ -229,6 +229,7 @@ def write(directory: str, manifest: Manifest) -> Manifest:
 
 def exists(directory: str) -> bool:
     """Says whether the directory holds a complete artifact."""
+    access.check(directory)
     return (storage.as_path(directory) / FILE_NAME).exists()
 
 
@@ -244,7 +245,7 @@ def read(directory: str, kind: Kind | None = None) -> Manifest:
     """
     path = storage.as_path(directory) / FILE_NAME
     try:
-        stored = path.read_bytes()
+        stored = storage.read_bytes(path)
     except (FileNotFoundError, NotADirectoryError):
         what = kind or f"artifact ({', '.join(get_args(Kind))})"
         raise DataError(

@@ -3,6 +3,9 @@
 ArrayRecord opens a truncated, empty or missing file without complaint and reports zero rows, so every open here
 checks `ok()` and the row count against what the caller was promised. Its writer only knows local files, so a
 shard is written to a temporary file, reopened, counted, and then committed (`schemas/storage.py`).
+
+It reads `gs://` itself, and by default sends one request for every row. Consecutive rows are therefore asked for as a
+range, and ranges are read ahead: then a block of rows is one request (`benchmarks/object_storage.py` counts them).
 """
 
 import bisect
@@ -14,14 +17,16 @@ from typing import Any
 
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
+from schemas import access, records, storage
 from schemas import manifest as manifests
-from schemas import records, storage
 from schemas.errors import ConfigError, IntegrityError
 
 # Images do not compress again and neither do unit vectors; group_size 1 gives random access to every row.
 _WRITER_OPTIONS = "group_size:1,uncompressed"
-_READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
+_READER_OPTIONS = "readahead_buffer_size:{},max_parallelism:0"
 _READ_BUFFER = 1 << 15
+# How much of a range one request may bring, at most; no more than the range is ever asked for.
+_REMOTE_READAHEAD = 1 << 23
 
 
 def shard_name(dataset: manifests.DatasetInfo, index: int, count: int) -> str:
@@ -93,7 +98,9 @@ class ShardReader:
     def __init__(self, path: Any, rows: int):
         self._path = str(path)
         self.rows = rows
-        self._reader = ArrayRecordReader(self._path, options=_READER_OPTIONS, file_reader_buffer_size=_READ_BUFFER)
+        access.check(self._path)
+        options = _READER_OPTIONS.format(_REMOTE_READAHEAD if storage.is_remote(self._path) else 0)
+        self._reader = ArrayRecordReader(self._path, options=options, file_reader_buffer_size=_READ_BUFFER)
         if not self._reader.ok():
             self.close()
             raise IntegrityError(f"{self._path} cannot be opened as ArrayRecord: missing, truncated or not a shard")
@@ -118,11 +125,17 @@ class ShardReader:
             self._reader.close()
 
     def read(self, rows: Sequence[int]) -> list[bytes]:
-        """Reads rows by index, in the order asked, in one batched call."""
+        """Reads rows by index, in the order asked, in one batched call; up to two consecutive runs as ranges."""
         outside = [row for row in rows if not 0 <= row < self.rows]
         if outside:
             raise IntegrityError(f"{self._path} has rows 0 … {self.rows - 1}; row {outside[0]} was asked for")
-        return self._checked(list(rows))
+        # A block of rows is one run, or two where it wraps around the corpus.
+        breaks = [place for place in range(1, len(rows)) if rows[place] != rows[place - 1] + 1]
+        if len(breaks) > 1:
+            return self._checked(list(rows))
+        edges = [0, *breaks, len(rows)]
+        runs = [rows[first:last] for first, last in itertools.pairwise(edges) if first < last]
+        return [record for run in runs for record in self._checked(run[0], run[-1] + 1)]
 
     def read_range(self, first: int, last: int) -> list[bytes]:
         """Reads rows `first` to `last`, the latter exclusive."""
@@ -132,7 +145,7 @@ class ShardReader:
 
     def _checked(self, *arguments: Any) -> list[bytes]:
         try:
-            return self._reader.read(*arguments) if arguments != ([],) else []
+            return self._reader.read(*arguments)
         except (RuntimeError, IndexError) as error:
             raise IntegrityError(
                 f"{self._path}: rows could not be read; the file is damaged. {error}".rstrip()

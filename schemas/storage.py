@@ -7,19 +7,24 @@ precondition "this object does not exist". Paths are `etils.epath` paths, which 
 """
 
 import errno
+import functools
 import hashlib
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
 # epath would otherwise reach gs:// through TensorFlow, which takes half a minute to import.
 os.environ.setdefault("EPATH_USE_TF", "false")
+# gcsfs would otherwise ask Google's gRPC service for the kind of every bucket, which needs a permission of its own.
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 from etils import epath
+
+from schemas import access
 
 _CHUNK = 1 << 20
 TEMPORARY_PREFIX = ".tmp-"
@@ -27,7 +32,18 @@ TEMPORARY_PREFIX = ".tmp-"
 
 def as_path(path: "str | os.PathLike[str]") -> epath.Path:
     """Returns a path that opens locally or on `gs://`, with `~` expanded."""
+    if is_remote(path):
+        _list_anew()
     return epath.Path(path).expanduser()
+
+
+@functools.cache
+def _list_anew() -> None:
+    """Makes fsspec ask the store each time: it would keep a listing for good, and others write there meanwhile."""
+    from fsspec import config
+
+    for protocol in ("gs", "gcs"):
+        config.conf.setdefault(protocol, {}).setdefault("use_listings_cache", False)
 
 
 def absolute(path: "str | os.PathLike[str]") -> str:
@@ -41,8 +57,19 @@ def is_remote(path: "str | os.PathLike[str]") -> bool:
     return "://" in os.fspath(path)
 
 
+def read_bytes(path: "str | os.PathLike[str]") -> bytes:
+    """Reads a small file whole.
+
+    Raises:
+      DataError: it is in a bucket that cannot be used. Other errors are the file system's own.
+    """
+    access.check(path)
+    return as_path(path).read_bytes()
+
+
 def hash_file(path: "str | os.PathLike[str]") -> tuple[int, str]:
     """Returns (size in bytes, sha256 hex digest) of a file, read once in 1 MiB pieces."""
+    access.check(path)
     digest, size = hashlib.sha256(), 0
     with as_path(path).open("rb") as file:
         while chunk := cast(bytes, file.read(_CHUNK)):
@@ -99,6 +126,7 @@ def commit(temporary: Path, destination: "str | os.PathLike[str]") -> bool:
 def _commit_remote(temporary: Path, destination: str) -> bool:
     import fsspec
 
+    access.check(destination)
     filesystem, key = fsspec.core.url_to_fs(destination)
     try:
         filesystem.put_file(str(temporary), key, mode="create")
@@ -117,11 +145,45 @@ def write_once(destination: "str | os.PathLike[str]", content: bytes) -> bool:
 def replace(destination: "str | os.PathLike[str]", content: bytes) -> None:
     """Writes a small file whole, replacing what was there: for files that may change before the manifest."""
     if is_remote(destination):
+        access.check(destination)
         as_path(destination).write_bytes(content)
         return
     with temporary_file(destination) as temporary:
         temporary.write_bytes(content)
         os.replace(temporary, os.path.expanduser(destination))
+
+
+class Journal:
+    """A text file that grows by lines while a job runs, beginning with those given.
+
+    Locally every line is on disk when `write` returns. An object store cannot append (gcsfs would silently replace what
+    was there), so there the whole file is uploaded by `save` and `close`.
+    """
+
+    def __init__(self, path: "str | os.PathLike[str]", lines: Iterable[str]):
+        self._path = path
+        self._lines = list(lines)
+        replace(path, "".join(self._lines).encode())
+        self._file = None if is_remote(path) else as_path(path).open("a")
+
+    def write(self, line: str) -> None:
+        """Adds a line, which ends with a newline."""
+        if self._file is None:
+            self._lines.append(line)
+        else:
+            self._file.write(line)
+            self._file.flush()
+
+    def save(self) -> None:
+        """Makes sure that every line so far outlives the process."""
+        if self._file is None:
+            replace(self._path, "".join(self._lines).encode())
+
+    def close(self) -> None:
+        """Saves, and closes the file."""
+        self.save()
+        if self._file is not None:
+            self._file.close()
 
 
 def remove_tree(path: "str | os.PathLike[str]") -> None:
@@ -143,6 +205,8 @@ def remove_temporary(directory: "str | os.PathLike[str]") -> None:
 
 def relative_files(directory: "str | os.PathLike[str]") -> list[str]:
     """Lists the files below a directory as sorted relative names; hidden files and folders are left out."""
+    if is_remote(directory):
+        return _relative_objects(os.fspath(directory))
     root = as_path(directory)
     found: list[str] = []
     stack = [(root, "")]
@@ -157,3 +221,15 @@ def relative_files(directory: "str | os.PathLike[str]") -> list[str]:
             else:
                 found.append(name)
     return sorted(found)
+
+
+def _relative_objects(directory: str) -> list[str]:
+    """Lists a prefix in one go; the empty objects that consoles make for a folder are no files."""
+    import fsspec
+
+    access.check(directory)
+    _list_anew()
+    filesystem, key = fsspec.core.url_to_fs(directory.rstrip("/"))
+    names = [str(found).removeprefix(f"{key}/") for found in filesystem.find(key)]
+    hidden = [any(part.startswith(".") for part in name.split("/")) for name in names]
+    return sorted(name for name, skip in zip(names, hidden, strict=True) if name and name[-1] != "/" and not skip)

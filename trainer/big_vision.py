@@ -43,7 +43,7 @@ def read(path: str) -> dict[str, np.ndarray]:
     """
     try:
         # Not `np.load`, which would take other formats for a checkpoint too.
-        with np.lib.npyio.NpzFile(io.BytesIO(storage.as_path(path).read_bytes()), allow_pickle=False) as file:
+        with np.lib.npyio.NpzFile(io.BytesIO(storage.read_bytes(path)), allow_pickle=False) as file:
             arrays = {name: _bfloat16(file[name]) for name in file.files}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read as a big_vision checkpoint (.npz): {error}") from None

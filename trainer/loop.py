@@ -190,8 +190,8 @@ class _Run:
                     self._log(metrics, before)
                     before = None
                     with metrics.phase("checkpoint"):
+                        metrics.save()
                         checkpoints.save(step + 1, self.state, self._selections.open_rows() if self._selections else {})
-                        metrics.saved()
                 if config.evaluation is not None and (last or self._due(step, config.evaluate_every)):
                     with metrics.phase("evaluate"):
                         metrics.evaluated(step, self._evaluate(config.evaluation))

@@ -99,10 +99,10 @@ class Metrics:
             named = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
             log.info("step %d, evaluation: %s", step + 1, named)
 
-    def saved(self) -> None:
-        """Sends what was written to the workdir, where that is an object store."""
+    def save(self) -> None:
+        """Makes sure that what was written outlives the process."""
         if self._files is not None:
-            self._files.upload()
+            self._files.save()
 
     def close(self) -> None:
         """Closes the files, and sends them for the last time."""
@@ -124,38 +124,38 @@ class Metrics:
 
 
 class _Files:
-    """`metrics.jsonl` and TensorBoard's files; in a folder of this machine if the workdir is an object store."""
+    """`metrics.jsonl` and TensorBoard's files."""
 
     def __init__(self, workdir: str, first: int):
-        self._workdir = storage.as_path(workdir)
-        self._remote = storage.is_remote(workdir)
-        self._folder = Path(tempfile.mkdtemp(prefix="superbatch-")) if self._remote else Path(self._workdir)
-        path = self._workdir / METRICS_FILE
+        path = storage.as_path(workdir) / METRICS_FILE
         kept = path.read_text().splitlines(keepends=True) if path.exists() else []
         # A resumed run logs the steps after its checkpoint again.
-        storage.replace(self._folder / METRICS_FILE, "".join(ln for ln in kept if _step_of(ln) <= first).encode())
-        self._lines = (self._folder / METRICS_FILE).open("a")
-        self._board = SummaryWriter(str(self._folder / TENSORBOARD), purge_step=first + 1)
+        self._lines = storage.Journal(path, (line for line in kept if _step_of(line) <= first))
+        self._board_folder = storage.as_path(workdir) / TENSORBOARD
+        # Its writer knows only local files.
+        self._remote = storage.is_remote(workdir)
+        self._local = Path(tempfile.mkdtemp(prefix="superbatch-")) if self._remote else Path(self._board_folder)
+        self._board = SummaryWriter(str(self._local), purge_step=first + 1)
 
     def write(self, line: dict[str, float]) -> None:
         self._lines.write(json.dumps(line, allow_nan=False) + "\n")
-        self._lines.flush()
         for name, value in line.items():
             if name != "step":
                 self._board.add_scalar(name, value, int(line["step"]))
 
-    def upload(self) -> None:
+    def save(self) -> None:
+        self._lines.save()
         self._board.flush()
         if self._remote:
-            for name in storage.relative_files(self._folder):
-                storage.replace(self._workdir / name, (self._folder / name).read_bytes())
+            for name in storage.relative_files(self._local):
+                storage.replace(self._board_folder / name, (self._local / name).read_bytes())
 
     def close(self) -> None:
-        self._lines.close()
         self._board.close()
-        self.upload()
+        self.save()
+        self._lines.close()
         if self._remote:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            shutil.rmtree(self._local, ignore_errors=True)
 
 
 def _duration(seconds: float) -> str:

@@ -57,7 +57,7 @@ class Tokenizer:
 def load(path: str, length: int) -> Tokenizer:
     """Loads a SentencePiece model file."""
     try:
-        model = storage.as_path(path).read_bytes()
+        model = storage.read_bytes(path)
     except OSError as error:
         raise ConfigError(f"tokenizer {path} cannot be read: {error}") from None
     return Tokenizer(model, length)
