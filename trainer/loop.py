@@ -9,6 +9,7 @@ writes what all share.
 
 import gc
 import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +76,7 @@ def run(config: TrainConfig) -> manifests.Manifest:
         run = _set_up(config, corpus, embeddings, parents)
         state = run.steps(stop)
         parameters = run.program.layout.to_host(state.parameters)
-        with parallel.primary_first("manifest"):
+        with parallel.primary_first():
             if parallel.is_primary():
                 run.complete(parameters)
     return manifests.read(config.workdir, kind="model")
@@ -97,7 +98,7 @@ def _set_up(
     per_step = config.superbatch_size // config.block_size
     if config.evaluation is not None:
         manifests.read(config.evaluation, kind="corpus")
-    with parallel.primary_first("workdir"):
+    with parallel.primary_first():
         tokens = workdir.find_tokenizer(config, corpus, embeddings)
         architecture = models.Architecture(config.preset, config.pixels, tokens.vocabulary, decoder=decoder)
         graph, parameters = architecture.build(config.seed)
@@ -165,7 +166,7 @@ class _Run:
         if self.loader.keep_encoded:
             self._pick_decoder = PickDecoder(self.loader, self.config.pixels, self.config.workers)
 
-    def steps(self, stop: Any) -> TrainState:
+    def steps(self, stop: Callable[[int], bool]) -> TrainState:
         """Runs every step that is left."""
         config = self.config
         checkpoints = Checkpoints(str(storage.as_path(config.workdir) / CHECKPOINTS))
@@ -175,39 +176,50 @@ class _Run:
         metrics = Metrics(config, first, flops.Operations(flops.step(config, self.architecture), measured))
         waiting = iterate(self.loader, first, config.steps, config.workers, config.worker_processes)
         profiler = Profiler(config, first)
-        before = rows = None
         try:
-            for step in range(first, config.steps):
-                with metrics.phase("input"):
-                    rows = next(waiting)
-                with metrics.phase("dispatch"), profiler.step(step):
-                    loss, scored = self._step(step, rows)
-                # The step before is logged while the devices are at this one.
-                self._log(metrics, before)
-                before = step, loss, scored
-                last, stopping = step + 1 == config.steps, stop(step)
-                if last or stopping or self._due(step, config.checkpoint_every):
-                    self._log(metrics, before)
-                    before = None
-                    with metrics.phase("checkpoint"):
-                        metrics.save()
-                        checkpoints.save(step + 1, self.state, self._selections.open_rows() if self._selections else {})
-                if config.evaluation is not None and (last or self._due(step, config.evaluate_every)):
-                    with metrics.phase("evaluate"):
-                        metrics.evaluated(step, self._evaluate(config.evaluation))
-                if stopping and not last:
-                    raise Stopped(
-                        f"stopped by SIGTERM after step {step + 1} of {config.steps}; everything is saved in "
-                        f"{config.workdir}: run the same command again to go on"
-                    )
+            with parallel.failing_together():
+                self._run_steps(first, waiting, checkpoints, metrics, profiler, stop)
         finally:
             waiting.close()
-            rows = None
             gc.collect()  # gives back the memory shared with reading processes while Python can still do so
             profiler.close()
             metrics.close()
             checkpoints.close()
         return self.state
+
+    def _run_steps(
+        self,
+        first: int,
+        waiting: Iterator[Rows],
+        checkpoints: Checkpoints,
+        metrics: Metrics,
+        profiler: Profiler,
+        stop: Callable[[int], bool],
+    ) -> None:
+        config, before = self.config, None
+        for step in range(first, config.steps):
+            with metrics.phase("input"):
+                rows = next(waiting)
+            with metrics.phase("dispatch"), profiler.step(step):
+                loss, scored = self._step(step, rows)
+            # The step before is logged while the devices are at this one.
+            self._log(metrics, before)
+            before = step, loss, scored
+            last, stopping = step + 1 == config.steps, stop(step)
+            if last or stopping or self._due(step, config.checkpoint_every):
+                self._log(metrics, before)
+                before = None
+                with metrics.phase("checkpoint"):
+                    metrics.save()
+                    checkpoints.save(step + 1, self.state, self._selections.open_rows() if self._selections else {})
+            if config.evaluation is not None and (last or self._due(step, config.evaluate_every)):
+                with metrics.phase("evaluate"):
+                    metrics.evaluated(step, self._evaluate(config.evaluation))
+            if stopping and not last:
+                raise Stopped(
+                    f"stopped by SIGTERM after step {step + 1} of {config.steps}; everything is saved in "
+                    f"{config.workdir}: run the same command again to go on"
+                )
 
     def complete(self, parameters: Any) -> None:
         """Writes the manifests of the selections and of the model."""

@@ -41,8 +41,9 @@ class Metrics:
     def __init__(self, config: TrainConfig, first: int, step: Operations):
         self._config, self._operations = config, step
         self._files = _Files(config.workdir, first) if parallel.is_primary() else None
-        self._begin = self._since = self._shown = time.monotonic()
-        self._first = self._counted = first
+        self._since = self._shown = time.monotonic()
+        self._counted = first
+        self._warm: tuple[int, float] | None = None  # the step since which the time left is reckoned
         self._seconds: defaultdict[str, float] = defaultdict(float)
 
     @contextlib.contextmanager
@@ -61,6 +62,9 @@ class Metrics:
           DataError: the loss is not finite.
         """
         done, config = step + 1, self._config
+        if self._warm is None:  # the first step of a process is compiled first
+            jax.block_until_ready(loss)
+            self._warm = done, time.monotonic()
         if done % config.log_every and done != config.steps:
             return
         with self.phase("compute"):
@@ -90,7 +94,7 @@ class Metrics:
         self._seconds.clear()
         if now - self._shown > _PROGRESS_SECONDS or done == config.steps:
             self._shown = now
-            self._show(line, left=(now - self._begin) / (done - self._first) * (config.steps - done))
+            self._show(line, now)
 
     def evaluated(self, step: int, figures: dict[str, float]) -> None:
         """Writes down what an evaluation after this step measured."""
@@ -113,13 +117,19 @@ class Metrics:
         if self._files is not None:
             self._files.write(line)
 
-    def _show(self, line: dict[str, float], left: float) -> None:
+    def _show(self, line: dict[str, float], now: float) -> None:
+        if self._files is None:
+            return
+        left = ""
+        if self._warm is not None and line["step"] > self._warm[0]:
+            step, since = self._warm
+            left = f", {_duration((now - since) / (line['step'] - step) * (self._config.steps - line['step']))} left"
         named = {"learnability_kept": "kept", "learnability_passed": "passed"}
         shown = " ".join(f"{word} {line[name]:+.2f}" for name, word in named.items() if name in line)
         log.info(
-            "step %d of %d, loss %.3f%s, %.0f examples/s, %.0f %% waiting for data, %s left",
+            "step %d of %d, loss %.3f%s, %.0f examples/s, %.0f %% waiting for data%s",
             line["step"], self._config.steps, line["loss"], f", learnability {shown}" if shown else "",
-            line["examples_per_second"], 100 * line["input_stall"], _duration(left),
+            line["examples_per_second"], 100 * line["input_stall"], left,
         )  # fmt: skip
 
 

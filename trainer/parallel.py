@@ -10,6 +10,7 @@ evens them out: every device ends with an equal share, in drawing order.
 """
 
 import contextlib
+import logging
 import math
 import os
 from collections.abc import Iterator
@@ -24,11 +25,12 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, DataError, Stopped, SuperbatchError
 
 _AXIS = "data"
 _SMALLEST_SHARDED = 1 << 14  # elements; splitting smaller parameters costs more than it saves
 _SPLIT, _WHOLE = PartitionSpec(_AXIS), PartitionSpec()
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,11 @@ def start_processes() -> None:
     """
     if jax.distributed.is_initialized():
         return
+    # XLA's CPU backend would run independent collectives of one program in an order of its own in each process, which
+    # then wait for each other. Accelerators have one order.
+    os.environ["XLA_FLAGS"] = (
+        f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_enable_concurrency_optimized_scheduler=false"
+    )
     count, own = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
     try:
         jax.distributed.initialize(num_processes=int(count) if count else None, process_id=int(own) if own else None)
@@ -201,16 +208,46 @@ def start_processes() -> None:
         ) from None
 
 
+@contextlib.contextmanager
+def failing_together() -> Iterator[None]:
+    """Ends this process at once if the block fails, where it is one of several.
+
+    The others may be waiting for it inside a program, and would for minutes if it left in the usual way, which begins
+    by waiting for them. So they lose the connection instead, and fail as well.
+    """
+    try:
+        yield
+    except Stopped:
+        raise
+    except Exception as error:
+        if jax.process_count() == 1:
+            raise
+        told = isinstance(error, SuperbatchError)
+        log.error("process %d of this run failed: %s", jax.process_index(), error, exc_info=None if told else error)
+        logging.shutdown()
+        os._exit(1)
+
+
 def is_primary() -> bool:
     """Whether this process is the one that writes what all share."""
     return jax.process_index() == 0
 
 
 @contextlib.contextmanager
-def primary_first(name: str) -> Iterator[None]:
-    """Lets the primary process go through the block before the others enter it."""
-    if not is_primary():
-        multihost_utils.sync_global_devices(name)
-    yield
+def primary_first() -> Iterator[None]:
+    """Lets the primary process go through the block before the others enter it.
+
+    Raises:
+      DataError: in the others, if the block failed in the primary process.
+    """
     if is_primary():
-        multihost_utils.sync_global_devices(name)
+        try:
+            yield
+        except BaseException:
+            multihost_utils.broadcast_one_to_all(np.int32(1))
+            raise
+        multihost_utils.broadcast_one_to_all(np.int32(0))
+        return
+    if multihost_utils.broadcast_one_to_all(np.int32(0)):
+        raise DataError("the first process of this run failed: its own message says why")
+    yield

@@ -8,7 +8,9 @@ import pytest
 from infra.cli import main
 from schemas import manifest as manifests
 from schemas.errors import ConfigError
+from tests import conftest
 from trainer import big_vision
+from trainer.decode import BIG_VISION, decode_image
 from trainer.model import Source
 
 
@@ -29,6 +31,7 @@ def flags(miniature, checkpoint):
 def test_embeddings_are_those_of_the_same_model_in_a_workdir(miniature, flags, tmp_path, capsys):
     output = tmp_path / "embeddings"
     arguments = ["embed", f"--corpus={miniature / 'corpora/pool'}", f"--output={output}", *flags]
+    arguments.append("--decoder=antialiased")  # as the workdir's model, and unlike big_vision's
     assert main(arguments) == 0
     ours, theirs = manifests.read(str(output)), manifests.read(str(miniature / "embeddings"))
     assert [shard.sha256 for shard in ours.shards] == [shard.sha256 for shard in theirs.shards]
@@ -66,6 +69,24 @@ def test_evaluate_reads_it(miniature, flags, capsys):
         assert main(["evaluate", *model, corpus, "--json"]) == 0
         found.append(json.loads(capsys.readouterr().out))
     assert found[0] == found[1]
+
+
+def test_a_checkpoint_sees_images_as_big_vision_does_unless_told_otherwise(flags, checkpoint):
+    path, preset, resolution, tokenizer = (flag.split("=")[1] for flag in flags)
+    ours, given, default = (
+        Source(path, preset, int(resolution), tokenizer, decoder) for decoder in ("antialiased", "big_vision", None)
+    )
+    picture = conftest.picture(5, pixels=200)
+    np.testing.assert_array_equal(default.load().decode(picture), decode_image(picture, 32, BIG_VISION))
+    np.testing.assert_array_equal(ours.load().decode(picture), decode_image(picture, 32))
+    assert given.fingerprint() == default.fingerprint() != ours.fingerprint()
+
+
+def test_a_decoder_that_is_none_is_refused():
+    with pytest.raises(ConfigError, match="decoder is 'lanczos'; it must be one of antialiased, big_vision"):
+        Source("model.npz", "tiny", 32, "t.model", "lanczos")
+    with pytest.raises(ConfigError, match="which says itself how it decodes: leave out --decoder"):
+        Source("workdir", decoder="big_vision")
 
 
 @pytest.mark.parametrize("absent", ["preset", "resolution", "tokenizer"])
