@@ -1,0 +1,45 @@
+"""Commands in processes of their own: to be killed, to be one of several, or to see other devices."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def start(arguments: list[str], cache: Path, **environment: str) -> subprocess.Popen:
+    """Starts `superbatch` with these arguments; compiled programs are kept in `cache` for the next process."""
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "infra.cli", *arguments], cwd=ROOT,
+        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)} | environment,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def start_processes(count: int, devices: int, arguments: list[str], cache: Path) -> list[subprocess.Popen]:
+    """Starts the processes of one run, with `devices` fake devices in all."""
+    flags = f"--xla_force_host_platform_device_count={devices // count}"
+    if count == 1:
+        return [start(arguments, cache, XLA_FLAGS=flags)]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{probe.getsockname()[1]}"
+    return [
+        start(
+            [*arguments, "--distributed"], cache, XLA_FLAGS=flags, JAX_COORDINATOR_ADDRESS=coordinator,
+            JAX_NUM_PROCESSES=str(count), JAX_PROCESS_ID=str(number),
+        )
+        for number in range(count)
+    ]  # fmt: skip
+
+
+def finish(processes: list[subprocess.Popen], seconds: float = 300) -> list[tuple[int, str]]:
+    """Waits for processes; returns each one's exit code and what it said."""
+    try:
+        said = [process.communicate(timeout=seconds)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, text) for process, text in zip(processes, said, strict=True)]
