@@ -1,4 +1,7 @@
-"""Commands in processes of their own: to be killed, to be one of several, or to see other devices."""
+"""Commands in processes of their own: to be killed, to be one of several, or to see other devices.
+
+All tests and their processes share one folder of compiled programs (tests/conftest.py).
+"""
 
 import os
 import socket
@@ -9,26 +12,26 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-def start(arguments: list[str], cache: Path, **environment: str) -> subprocess.Popen:
-    """Starts `superbatch` with these arguments; compiled programs are kept in `cache` for the next process."""
+def start(arguments: list[str], **environment: str) -> subprocess.Popen:
+    """Starts `superbatch` with these arguments."""
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "infra.cli", *arguments], cwd=ROOT,
-        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)} | environment,
+        env=os.environ | environment,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
 
-def start_processes(count: int, devices: int, arguments: list[str], cache: Path) -> list[subprocess.Popen]:
+def start_processes(count: int, devices: int, arguments: list[str]) -> list[subprocess.Popen]:
     """Starts the processes of one run, with `devices` fake devices in all."""
     flags = f"--xla_force_host_platform_device_count={devices // count}"
     if count == 1:
-        return [start(arguments, cache, XLA_FLAGS=flags)]
+        return [start(arguments, XLA_FLAGS=flags)]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{probe.getsockname()[1]}"
     return [
         start(
-            [*arguments, "--distributed"], cache, XLA_FLAGS=flags, JAX_COORDINATOR_ADDRESS=coordinator,
+            [*arguments, "--distributed"], XLA_FLAGS=flags, JAX_COORDINATOR_ADDRESS=coordinator,
             JAX_NUM_PROCESSES=str(count), JAX_PROCESS_ID=str(number),
         )
         for number in range(count)

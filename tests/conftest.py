@@ -1,12 +1,19 @@
 """Shared pieces: pictures, raw folders, and one miniature round that several files look at."""
 
+import atexit
 import io
 import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 # Before jax is imported: one device, and no preallocation surprises.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Many tests, and the processes they start, compile the same programs.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="superbatch-compiled-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import numpy as np
 import pytest

@@ -51,11 +51,9 @@ class Bucket:
     scratch: Path
 
     def process(self, program: str, *arguments: str) -> subprocess.CompletedProcess:
-        # One compilation serves every process.
-        cache = {"JAX_COMPILATION_CACHE_DIR": str(self.scratch / "jax")}
         return subprocess.run(
             [sys.executable, "-W", "ignore", "-c", program, *arguments], cwd=ROOT,
-            env=os.environ | self.server.environment | cache,
+            env=os.environ | self.server.environment,
             capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
 

@@ -7,6 +7,7 @@ import pytest
 from trainer import flops, presets
 from trainer.config import DistillConfig, TrainConfig
 from trainer.model import Architecture, embed_pairs
+from trainer.step import Program
 
 PATHS = {"corpus": "c", "workdir": "w"}
 
@@ -43,3 +44,30 @@ def test_ratios_to_a_uniform_step_are_the_papers(filter_ratio, flexi, low, high)
     architecture = Architecture("B/16", 256, 32_000)
     ratio = flops.step(jest, architecture) / flops.step(TrainConfig(**shared), architecture)
     assert low <= ratio <= high
+
+
+@pytest.mark.parametrize("flexi", [False, True])
+def test_a_step_is_within_a_tenth_of_what_xla_counts(flexi):
+    config = DistillConfig(**PATHS, embeddings="e", batch_size=128, flexi=flexi)
+    architecture = Architecture("tiny", 64, 300)
+    program = Program(
+        graph=architecture.shapes()[0], optimisation=config.optimisation, selection=config.selection,
+        scoring=config.scoring,
+    )  # fmt: skip
+    measured = flops.measured_step(config, program, architecture, reference_width=128)
+    assert measured == pytest.approx(flops.step(config, architecture), rel=0.1)
+
+
+def test_xlas_count_of_a_selection_grows_with_its_chunks_work_and_not_with_their_number():
+    """Every chunk's body is counted as often as it runs: the products are those of the whole sub-batch."""
+    width, rows, size = 128, 640, 128
+
+    def selection(**changes):
+        config = DistillConfig(**PATHS, embeddings="e", batch_size=size, **changes)
+        return flops._selection(config, Architecture("tiny", 64, 300), width)
+
+    products = 2 * 2 * 2 * rows * size * width  # learner and reference, rows and columns, multiply and add
+    for chunks in (4, 16):
+        drawn = 1 - 1 / chunks  # nothing is added after the last chunk
+        assert products * drawn < selection(chunks=chunks) < 1.25 * products * drawn
+    assert selection(joint=False) < 0.05 * products
