@@ -93,6 +93,10 @@ class TrainConfig:
     """this is one of several processes of the run: they find each other as jax.distributed does"""
     evaluation: str | None = None
     """corpus on which retrieval is measured during training"""
+    evaluation_labelled: str | None = None
+    """corpus on whose images zero-shot classification is measured during training; its texts are names of classes"""
+    evaluation_shots_from: str | None = None
+    """labelled corpus of which 10 images a class teach a linear classifier of those images"""
     evaluate_every: int = 1000
     """steps between evaluations, if there is a corpus for them; the last step is always evaluated"""
     profile: bool = False

@@ -78,24 +78,49 @@ def run(config: EvaluateConfig) -> dict[str, float]:
     if is_current(config):
         log.info("%s is complete already: nothing to do", config.output)
         return _stored(config)["figures"]
-    # What can be wrong with the labels is found before the model is loaded.
-    templates = _read_templates(config)
-    labelled = None if config.labelled is None else _gather(config.labelled)
-    shots_from = None if config.shots_from is None else _gather(config.shots_from)
-    if labelled is not None and shots_from is not None:
-        classification.check_shots(labelled, shots_from, config.shots)
-    model = config.source.load()
-    figures: dict[str, float] = {}
-    if config.corpus is not None:
-        figures |= retrieval(*embed_corpus(model, config.corpus, manifests.read(config.corpus, kind="corpus")))
-    if labelled is not None:
-        images = _embed_images(model, labelled.corpus, labelled.rows)
-        figures |= _zero_shot(model, templates, labelled, images)
-        if shots_from is not None:
-            figures[f"linear_{config.shots}_shot_accuracy"] = _linear(model, config.shots, shots_from, labelled, images)
+    labels = read_labels(config)  # what can be wrong with them is found before the model is loaded
+    figures = measure(config.source.load(), config, labels)
     if config.output is not None:
         evaluation = _inputs(config) | {"figures": figures}
         storage.replace(config.output, json.dumps(evaluation, indent=2).encode() + b"\n")
+    return figures
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What classification needs beside a model."""
+
+    templates: tuple[str, ...]
+    labelled: LabelledImages
+    shots_from: LabelledImages | None
+
+
+def read_labels(config: EvaluateConfig) -> Labels | None:
+    """Reads and checks everything that classification needs, if it is asked for.
+
+    Raises:
+      ConfigError, DataError, IntegrityError: templates, classes or shots that cannot be used; says which and why.
+    """
+    if config.labelled is None:
+        return None
+    templates, labelled = _read_templates(config), _gather(config.labelled)
+    shots_from = None if config.shots_from is None else _gather(config.shots_from)
+    if shots_from is not None:
+        classification.check_shots(labelled, shots_from, config.shots)
+    return Labels(templates, labelled, shots_from)
+
+
+def measure(model: models.Model, config: EvaluateConfig, labels: Labels | None) -> dict[str, float]:
+    """Measures everything that the config asks for, of this model."""
+    figures: dict[str, float] = {}
+    if config.corpus is not None:
+        figures |= retrieval(*embed_corpus(model, config.corpus, manifests.read(config.corpus, kind="corpus")))
+    if labels is not None:
+        images = _embed_images(model, labels.labelled.corpus, labels.labelled.rows)
+        figures |= _zero_shot(model, labels.templates, labels.labelled, images)
+        if labels.shots_from is not None:
+            accuracy = _linear(model, config.shots, labels.shots_from, labels.labelled, images)
+            figures[f"linear_{config.shots}_shot_accuracy"] = accuracy
     return figures
 
 

@@ -96,6 +96,8 @@ def _set_up(
         decoder = reference.info.decoder  # learner and reference see the same pixels
     scored_pixels = config.scored_pixels if isinstance(config, DistillConfig) else config.pixels
     per_step = config.superbatch_size // config.block_size
+    evaluation = _evaluation(config)
+    labels = None if evaluation is None else evaluate.read_labels(evaluation)
     if config.evaluation is not None:
         manifests.read(config.evaluation, kind="corpus")
     with parallel.primary_first():
@@ -119,7 +121,15 @@ def _set_up(
         graph=graph, optimisation=config.optimisation, layout=layout, dtype=_dtype(config), **_selecting(config)
     )
     state = layout.place_parameters(initial_state(parameters, config.optimisation))
-    return _Run(config, program, architecture, tokens, loader, parents, state)
+    return _Run(config, program, architecture, tokens, loader, parents, evaluation, labels, state)
+
+
+def _evaluation(config: TrainConfig) -> evaluate.EvaluateConfig | None:
+    given = config.evaluation, config.evaluation_labelled, config.evaluation_shots_from
+    if not any(given):
+        return None
+    corpus, labelled, shots_from = given
+    return evaluate.EvaluateConfig(checkpoint=config.workdir, corpus=corpus, labelled=labelled, shots_from=shots_from)
 
 
 def _layout(config: TrainConfig) -> parallel.Layout:
@@ -153,6 +163,8 @@ class _Run:
     tokens: Tokenizer
     loader: BlockLoader
     parents: list[manifests.Parent]
+    evaluation: evaluate.EvaluateConfig | None
+    labels: evaluate.Labels | None
     state: TrainState
 
     def __post_init__(self) -> None:
@@ -212,9 +224,9 @@ class _Run:
                 with metrics.phase("checkpoint"):
                     metrics.save()
                     checkpoints.save(step + 1, self.state, self._selections.open_rows() if self._selections else {})
-            if config.evaluation is not None and (last or self._due(step, config.evaluate_every)):
+            if self.evaluation is not None and (last or self._due(step, config.evaluate_every)):
                 with metrics.phase("evaluate"):
-                    metrics.evaluated(step, self._evaluate(config.evaluation))
+                    metrics.evaluated(step, self._evaluate(self.evaluation))
             if stopping and not last:
                 raise Stopped(
                     f"stopped by SIGTERM after step {step + 1} of {config.steps}; everything is saved in "
@@ -304,13 +316,13 @@ class _Run:
                 f"embeddings in {config.embeddings} are damaged (superbatch verify tells)"
             )
 
-    def _evaluate(self, corpus: str) -> dict[str, float]:
-        """Retrieval of the model as it is now; the first process measures it, on one device."""
+    def _evaluate(self, evaluation: evaluate.EvaluateConfig) -> dict[str, float]:
+        """What the model as it is now is worth; the first process measures it, on one device."""
         parameters = self.program.layout.to_host(self.state.parameters)
         if not parallel.is_primary():
             return {}
         model = models.assemble(self.architecture, self.program.graph, parameters, self.tokens)
-        return evaluate.retrieval(*evaluate.embed_corpus(model, corpus, manifests.read(corpus, kind="corpus")))
+        return evaluate.measure(model, evaluation, self.labels)
 
     @staticmethod
     def _due(step: int, every: int) -> bool:

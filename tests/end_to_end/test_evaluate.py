@@ -113,6 +113,17 @@ def test_figures_are_those_of_loops_over_the_same_embeddings(made, capsys):
     assert 0.5 < figures["linear_2_shot_accuracy"] < 1  # so that another draw gives another figure
 
 
+def test_training_measures_it_on_the_way(made, tmp_path, capsys):
+    train = ["train", f"--corpus={made / 'captions'}", f"--workdir={tmp_path / 'w'}", "--resolution=32", "--steps=2"]
+    train += ["--batch_size=16", "--block_size=8", "--warmup_steps=1", "--evaluate_every=1"]
+    assert main([*train, f"--evaluation_labelled={made / 'test'}"]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "w/metrics.jsonl").read_text().splitlines()]
+    measured = [line for line in lines if "evaluation/zero_shot_accuracy" in line]
+    assert [line["step"] for line in measured] == [1, 2]
+    figures = evaluated(capsys, f"--checkpoint={tmp_path / 'w'}", f"--labelled={made / 'test'}")
+    assert {f"evaluation/{name}": value for name, value in figures.items()} | {"step": 2} == measured[-1]
+
+
 def test_wrong_labels_are_wrong(made, tmp_path, capsys):
     """Each colour under the next one's name: the same model is almost never right."""
     names = sorted(COLOURS)

@@ -202,6 +202,15 @@ def test_retrieval_counts_by_hand():
     assert (figures["images"], figures["texts"]) == (3, 4)
 
 
+def test_what_is_not_a_number_counts_against_the_model():
+    image, text = np.eye(20, dtype=np.float32), np.eye(20, dtype=np.float32)
+    image[0] = text[5] = np.nan
+    figures = retrieval(image, text, np.arange(20))
+    assert figures["text_to_image_recall_at_1"] == 0  # a picture that could be anything is a wrong answer to all
+    assert figures["text_to_image_recall_at_5"] == 18 / 20
+    assert figures["image_to_text_recall_at_5"] == 18 / 20
+
+
 def test_a_collapsed_model_retrieves_nothing():
     figures = retrieval(np.ones((20, 2), np.float32), np.ones((20, 2), np.float32), np.arange(20))
     assert figures["text_to_image_recall_at_10"] == 0
