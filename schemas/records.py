@@ -176,6 +176,14 @@ def _numpy_dtype(name: str) -> np.dtype:
     return np.dtype(name).newbyteorder("<")
 
 
+def import_protocol_buffers() -> None:
+    """Imports what rows are read and written with, for whoever then reads in several threads.
+
+    Otherwise it is imported with the first row, and threads that import the same packages at once wait for each other.
+    """
+    _parse(_serialize({}))
+
+
 @functools.cache
 def _example_class() -> Any:
     from tensorflow_datasets.proto import tf_example_pb2

@@ -4,9 +4,11 @@ All tests and their processes share one folder of compiled programs (tests/conft
 """
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -15,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 def start(arguments: list[str], **environment: str) -> subprocess.Popen:
     """Starts `superbatch` with these arguments."""
     return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "infra.cli", *arguments], cwd=ROOT,
+        [sys.executable, "-X", "faulthandler", "-W", "ignore", "-m", "infra.cli", *arguments], cwd=ROOT,
         env=os.environ | environment,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
@@ -38,11 +40,13 @@ def start_processes(count: int, devices: int, arguments: list[str]) -> list[subp
     ]  # fmt: skip
 
 
-def finish(processes: list[subprocess.Popen], seconds: float = 300) -> list[tuple[int, str]]:
-    """Waits for processes; returns each one's exit code and what it said."""
-    try:
-        said = [process.communicate(timeout=seconds)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+def finish(processes: list[subprocess.Popen], seconds: float = 240) -> list[tuple[int, str]]:
+    """Waits for processes; returns each one's exit code and what it said. One that takes too long says where it is."""
+    end, said = time.monotonic() + seconds, []
+    for process in processes:
+        try:
+            said.append(process.communicate(timeout=max(1.0, end - time.monotonic()))[0])
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)  # it tells where its threads are
+            said.append(process.communicate()[0])
     return [(process.returncode, text) for process, text in zip(processes, said, strict=True)]

@@ -125,6 +125,11 @@ class TrainConfig:
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise ConfigError(f"weight_decay is {self.weight_decay}; it must be finite and not negative")
         manifests.check_version(self.version)
+        if self.evaluation_shots_from is not None and self.evaluation_labelled is None:
+            raise ConfigError(
+                f"evaluation_shots_from is {self.evaluation_shots_from!r}; it needs --evaluation_labelled, the images "
+                "to classify"
+            )
         if self.profile and storage.is_remote(self.workdir):
             raise ConfigError(f"workdir is {self.workdir}, and --profile writes its trace to a local one: leave it out")
         if not 0 <= self.warmup_steps <= self.steps:

@@ -73,12 +73,12 @@ def run(config: TrainConfig) -> manifests.Manifest:
         log.info("%s is complete already: nothing to do", config.workdir)
         return done
     with stop_requests() as stop:
-        run = _set_up(config, corpus, embeddings, parents)
-        state = run.steps(stop)
-        parameters = run.program.layout.to_host(state.parameters)
+        prepared = _set_up(config, corpus, embeddings, parents)
+        state = prepared.steps(stop)
+        parameters = prepared.program.layout.to_host(state.parameters)
         with parallel.primary_first():
             if parallel.is_primary():
-                run.complete(parameters)
+                prepared.complete(parameters)
     return manifests.read(config.workdir, kind="model")
 
 
@@ -170,7 +170,7 @@ class _Run:
     def __post_init__(self) -> None:
         self._key = jax.random.key(self.config.seed)
         self._selections = None
-        if isinstance(self.config, DistillConfig):
+        if isinstance(self.config, DistillConfig) and parallel.is_primary():
             self._selections = SelectionsLog(
                 str(storage.as_path(self.config.workdir) / "selections"), self.config.steps_per_part, self.config.steps
             )
@@ -296,9 +296,9 @@ class _Run:
         if scored is not None:
             self._check(step, scored)
             with metrics.phase("log"):
-                assert self._selections is not None
-                blocks = self.loader.blocks
-                self._selections.add(step, blocks.rows_of_step(step), blocks.of_step(step), scored)
+                if self._selections is not None:
+                    blocks = self.loader.blocks
+                    self._selections.add(step, blocks.rows_of_step(step), blocks.of_step(step), scored)
         metrics.add(step, loss, scored)
 
     def _check(self, step: int, scored: Scored) -> None:

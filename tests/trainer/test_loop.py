@@ -163,6 +163,7 @@ def test_smaller_candidates_are_scored_and_picks_are_learned_from_whole(miniatur
         ({"scoring_resolution": 15}, "scoring_resolution is 15; an image of 32 pixels in patches of 16 can be scored"),
         ({"worker_processes": -1}, "worker_processes is -1"),
         ({"profile": True, "workdir": "gs://bucket/w"}, "--profile writes its trace to a local one"),
+        ({"evaluation_shots_from": "s"}, "evaluation_shots_from is 's'; it needs --evaluation_labelled"),
         ({"evaluate_every": 0}, "evaluate_every is 0"),
     ],
 )
