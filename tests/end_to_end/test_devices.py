@@ -111,7 +111,7 @@ def test_what_devices_cannot_share_is_refused_with_the_numbers(miniature, tmp_pa
     assert not (tmp_path / "w").exists()
 
 
-def wait_for_lines(path, count: int, run, seconds: float = 120) -> None:
+def wait_for_lines(path, count: int, run, seconds: float = 200) -> None:
     """Waits until a run has logged so many steps; fails if it ends before."""
     end = time.monotonic() + seconds
     while not path.exists() or len(path.read_text().splitlines()) < count:

@@ -46,10 +46,11 @@ def test_the_flags_it_prints_read_the_same_model_back(miniature, command, output
     assert found
     assert found[1] == str(output)
     assert hashlib.sha256(output.read_bytes()).hexdigest().startswith(found[3])
-    preset, resolution, tokenizer = (flag.split("=")[1] for flag in shlex.split(found[4]))
-    assert (preset, resolution, tokenizer) == ("tiny", "32", str(output.with_name("siglip.tokenizer.model")))
+    preset, resolution, decoder, tokenizer = (flag.split("=")[1] for flag in shlex.split(found[4]))
+    assert (preset, resolution, decoder) == ("tiny", "32", "antialiased")
+    assert tokenizer == str(output.with_name("siglip.tokenizer.model"))
 
-    ours = Source(str(output), preset, int(resolution), tokenizer).load()
+    ours = Source(str(output), preset, int(resolution), tokenizer, decoder).load()
     theirs = Source(str(miniature / "workdirs/reference")).load()
     assert int(found[2]) == sum(np.size(leaf) for leaf in jax.tree.leaves(theirs.parameters))
     assert parameters_fingerprint(ours.parameters) == parameters_fingerprint(theirs.parameters)
