@@ -15,7 +15,10 @@ process read them, from the shards.
 
 import concurrent.futures
 import functools
+import os
 import signal
+import threading
+import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import NotRequired, TypedDict
@@ -207,9 +210,16 @@ def iterate(
 
 
 def _init_worker(_index: int, _count: int) -> None:
-    """Leaves stopping to the process that reads from this one: signals often go to a whole group."""
+    """Leaves stopping to the process that reads from this one, and ends with it: signals often go to a whole group."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 class PickDecoder:

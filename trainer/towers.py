@@ -144,8 +144,8 @@ class TwoTowers(nnx.Module):
     def __init__(self, preset: Preset, resolution: int, vocabulary: int, *, rngs: nnx.Rngs):
         self.image = ImageTower(preset, resolution, rngs=rngs)
         self.text = TextTower(preset, vocabulary, rngs=rngs)
-        self.log_scale = nnx.Param(jnp.log(jnp.asarray(_INITIAL_SCALE)))
-        self.bias = nnx.Param(jnp.asarray(_INITIAL_BIAS))
+        self.log_scale = nnx.Param(jnp.log(jnp.asarray(_INITIAL_SCALE, jnp.float32)))
+        self.bias = nnx.Param(jnp.asarray(_INITIAL_BIAS, jnp.float32))
 
     def __call__(
         self,

@@ -236,3 +236,13 @@ def test_a_collapsed_model_retrieves_nothing():
 def test_bad_configs_are_refused_when_constructed(fields, words):
     with pytest.raises(ConfigError, match=words):
         DistillConfig(corpus="c", workdir="w", embeddings="e", **fields)
+
+
+def test_a_step_is_compiled_once():
+    config = TrainConfig(corpus="", workdir="", steps=3, warmup_steps=1, batch_size=4, block_size=4).optimisation
+    graph, parameters = ARCHITECTURE.build(7)
+    program, state = Program(graph=graph, optimisation=config), initial_state(parameters, config)
+    before = learn_step._cache_size()
+    for _ in range(2):
+        state, _ = learn_step(program, state, [Part(*batch(4))])
+    assert learn_step._cache_size() == before + 1
