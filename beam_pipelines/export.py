@@ -37,12 +37,12 @@ class ExportConfig:
     """file to make (FILE.npz; its tokenizer is FILE.tokenizer.model)"""
 
     def __post_init__(self) -> None:
-        if self.checkpoint.endswith(_NPZ):
+        if storage.is_npz(self.checkpoint):
             raise ConfigError(
                 f"checkpoint is {self.checkpoint!r}, which is a big_vision checkpoint already: give the workdir of a "
                 "finished `train` or `distill`"
             )
-        if not self.output.endswith(_NPZ):
+        if not storage.is_npz(self.output):
             raise ConfigError(f"output is {self.output!r}; format {self.format} makes one file, FILE.npz")
 
 

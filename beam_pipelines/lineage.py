@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from schemas import manifest as manifests
-from schemas import selections
+from schemas import selections, storage
 from schemas.errors import SuperbatchError
 
 _SHOWN_DIGITS = 12
@@ -36,7 +36,7 @@ def _parents(manifest: manifests.Manifest, indent: str) -> Iterator[str]:
     for place, parent in enumerate(manifest.parents):
         last = place == len(manifest.parents) - 1
         branch, below = ("└─ ", "   ") if last else ("├─ ", "│  ")
-        if parent.path.endswith(".npz"):  # a checkpoint from elsewhere has no manifest, and no parents
+        if storage.is_npz(parent.path):  # a checkpoint from elsewhere has no manifest, and no parents
             yield f"{indent}{branch}{parent.role}: checkpoint {parent.fingerprint[:_SHOWN_DIGITS]}  {parent.path}"
             continue
         try:

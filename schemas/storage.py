@@ -67,6 +67,11 @@ def read_bytes(path: "str | os.PathLike[str]") -> bytes:
     return as_path(path).read_bytes()
 
 
+def is_npz(path: str) -> bool:
+    """Says whether a model's path names a file of parameters rather than a workdir."""
+    return path.endswith(".npz")
+
+
 def hash_file(path: "str | os.PathLike[str]") -> tuple[int, str]:
     """Returns (size in bytes, sha256 hex digest) of a file, read once in 1 MiB pieces."""
     access.check(path)

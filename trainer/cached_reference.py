@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from schemas import manifest as manifests
-from schemas import records, shards
+from schemas import records, shards, storage
 from schemas.errors import ConfigError, IntegrityError
 from trainer import decode
 
@@ -54,7 +54,7 @@ def info_of(config: "DistillConfig", manifest: manifests.Manifest) -> manifests.
     """What a manifest of embeddings says of its reference.
 
     Raises:
-      IntegrityError: nothing.
+      IntegrityError: it says nothing.
     """
     if manifest.embeddings is None:
         raise IntegrityError(f"{config.embeddings}: the manifest of embeddings lacks its `embeddings` section")
@@ -93,7 +93,7 @@ def check(config: "DistillConfig", corpus: manifests.Manifest) -> manifests.Mani
 
 
 def _check_reference(config: "DistillConfig", reference: str, info: manifests.EmbeddingInfo, cure: str) -> None:
-    if reference.endswith(".npz"):
+    if storage.is_npz(reference):
         raise ConfigError(
             f"reference is {reference}, and distill compares workdirs only: leave --reference out. The embeddings "
             "name the checkpoint that they were made with (superbatch lineage shows it)"

@@ -20,7 +20,7 @@ from trainer.model import Architecture, embed_pairs
 from trainer.parallel import Layout
 from trainer.presets import Encoder, Preset, get
 from trainer.selection import PairEmbeddings, select
-from trainer.step import Part, Program, halves, initial_state, learn_step
+from trainer.step import Part, Program, divide, initial_state, learn_step
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,8 @@ def measured_step(config: TrainConfig, program: Program, architecture: Architect
         return _shape((rows, pixels, pixels, 3), jnp.uint8), _shape((rows, length), jnp.int32)
 
     state = jax.eval_shape(lambda p: initial_state(p, config.optimisation), parameters)
-    coarse = program.scoring.coarse_patch is not None
-    sizes = [len(half) for half in halves(range(config.batch_size))] if coarse else [config.batch_size]
-    parts = [Part(*pixels_and_tokens(size, architecture.resolution)) for size in sizes]
+    subbatch = divide(program.scoring, range(config.batch_size))
+    parts = [Part(*pixels_and_tokens(len(picks), architecture.resolution)) for picks in subbatch]
     update = _flops(learn_step.lower(program, state, parts))
     if not isinstance(config, DistillConfig):
         return update

@@ -37,7 +37,7 @@ from trainer.step import (
     Scored,
     TrainState,
     distill_step,
-    halves,
+    divide,
     initial_state,
     learn_step,
     pick_step,
@@ -265,7 +265,7 @@ class _Run:
         scored, tokens = pick_step(program, self.state, self._key, candidates)
         index = np.asarray(scored.picks.index)
         parts = []
-        for part, of_part in zip(halves(index) if program.scoring.coarse_patch else [index], tokens, strict=True):
+        for part, of_part in zip(divide(program.scoring, index), tokens, strict=True):
             images = self._pick_decoder(step, rows, part[layout.own_rows(len(part))])
             parts.append(Part(layout.place_batch(images), of_part))
         self.state, loss = learn_step(program, self.state, parts)

@@ -150,7 +150,7 @@ class Source:
     @property
     def is_npz(self) -> bool:
         """Whether this is a file of parameters rather than a workdir."""
-        return self.path.endswith(".npz")
+        return storage.is_npz(self.path)
 
     def fingerprint(self) -> str:
         """A workdir's own, or the sha256 of what decides an `.npz`'s embeddings: both files, preset and resolution.

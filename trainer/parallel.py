@@ -26,6 +26,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
 from schemas.errors import ConfigError, DataError, Stopped, SuperbatchError
+from trainer.placement import Shard
 
 _AXIS = "data"
 _SMALLEST_SHARDED = 1 << 14  # elements; splitting smaller parameters costs more than it saves
@@ -123,16 +124,12 @@ class Layout:
         if self.mesh is None:
             return array[index]
         share = len(index) // self.devices
+        shard = Shard(len(array), _AXIS)
         slice_ = max(n for n in range(1, share + 1) if share % n == 0 and n <= max(1, share // self.devices))
 
         def exchange(own: Array, index: Array) -> Array:
-            first = lax.axis_index(_AXIS) * len(own)
-
             def one(wanted: Int[Array, "rows"]) -> Array:
-                place = wanted - first
-                here = ((place >= 0) & (place < len(own))).reshape(-1, *[1] * (own.ndim - 1))
-                rows = jnp.where(here, own[jnp.clip(place, 0, len(own) - 1)], jnp.zeros((), own.dtype))
-                return lax.psum_scatter(rows, _AXIS, scatter_dimension=0, tiled=True)
+                return lax.psum_scatter(shard.held(own, wanted), _AXIS, scatter_dimension=0, tiled=True)
 
             # Slice s holds rows s·slice … of every device's share.
             slices = jnp.moveaxis(index.reshape(self.devices, -1, slice_), 1, 0).reshape(-1, self.devices * slice_)

@@ -53,10 +53,16 @@ class Shard:
         """Those candidates' rows of a sharded array, on every device: [shard, …] → [n, …]."""
         if self.axis is None:
             return array[index]
+        return lax.psum(self.held(array, index), self.axis)
+
+    def held(self, array: Array, index: Int[Array, "n"]) -> Array:
+        """Those of a sharded array's rows that this device holds, and zeros for the others: [shard, …] → [n, …].
+
+        One device has the row and all others have zeros, so a sum over the devices is exact.
+        """
         place = index - self._first(len(array))
         here = ((place >= 0) & (place < len(array))).reshape(-1, *[1] * (array.ndim - 1))
-        # One device contributes the row and all others zeros: the sum is exact.
-        return lax.psum(jnp.where(here, array[jnp.clip(place, 0, len(array) - 1)], 0), self.axis)
+        return jnp.where(here, array[jnp.clip(place, 0, len(array) - 1)], jnp.zeros((), array.dtype))
 
     def close(self, open_: Bool[Array, "shard"], index: Int[Array, "n"]) -> Bool[Array, "shard"]:
         """Marks picked candidates as no longer open."""

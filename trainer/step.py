@@ -153,13 +153,15 @@ def _pick(program: Program, state: TrainState, key: PRNGKeyArray, candidates: Ca
 
 def _parts(program: Program, candidates: Candidates, index: Int[Array, "subbatch"]) -> list[tuple[Array, Array]]:
     """The parts of the sub-batch, as (their picks, their tokens)."""
-    parts = halves(index) if program.scoring.coarse_patch else [index]
-    return [(part, program.layout.take(candidates.tokens, part)) for part in parts]
+    return [(part, program.layout.take(candidates.tokens, part)) for part in divide(program.scoring, index)]
 
 
-def halves(picks: Any) -> list[Any]:
-    """The fine and the coarse half: every other pick, since picks stand in drawing order and both are to be alike."""
-    return [picks[::2], picks[1::2]]
+def divide(scoring: Scoring, picks: Any) -> list[Any]:
+    """The parts that are learned from: all picks, or for Flexi-JEST those seen fine and those seen coarse.
+
+    Every other pick is seen coarse, since picks stand in drawing order and both halves are to be alike.
+    """
+    return [picks] if scoring.coarse_patch is None else [picks[::2], picks[1::2]]
 
 
 # --- Update -----------------------------------------------------------------------------------------------------------
