@@ -6,12 +6,15 @@ holds the two together.
 """
 
 import functools
+import threading
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from schemas.errors import IntegrityError
+
+_IMPORTING = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,16 +179,10 @@ def _numpy_dtype(name: str) -> np.dtype:
     return np.dtype(name).newbyteorder("<")
 
 
-def import_protocol_buffers() -> None:
-    """Imports what rows are read and written with, for whoever then reads in several threads.
-
-    Otherwise it is imported with the first row, and threads that import the same packages at once wait for each other.
-    """
-    _parse(_serialize({}))
-
-
 @functools.cache
 def _example_class() -> Any:
+    # TFDS imports its parts lazily, under a lock of its own beside Python's: two threads that begin at once can each
+    # hold one and wait for the other for good. with _IMPORTING:
     from tensorflow_datasets.proto import tf_example_pb2
 
     return tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]

@@ -183,7 +183,6 @@ def iterate(
     They are read ahead: block by block by `threads` threads of this process, or step by step by `processes` processes
     with as many threads each.
     """
-    records.import_protocol_buffers()
     own, left = loader.own_per_step, last_step - first_step
     blocks = grain.MapDataset.range(first_step * own, last_step * own).map(loader)
     if processes:

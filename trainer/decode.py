@@ -19,7 +19,6 @@ from schemas.identity import canonical_json
 ANTIALIASED = "pillow-rgb-dct-bilinear-antialias-squash-2"
 # SigLIP's checkpoints saw them so: big_vision's `resize`, which is TensorFlow's without antialiasing, cut to integers.
 BIG_VISION = "pillow-rgb-bilinear-squash-1"
-Image.preinit()  # its formats are imported now, and not by the first of several threads
 DECODERS = {"antialiased": ANTIALIASED, "big_vision": BIG_VISION}  # by the names that flags use
 
 

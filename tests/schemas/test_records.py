@@ -1,7 +1,10 @@
 """Rows: our bytes are TFDS's bytes, identities are what the design says, vectors survive their dtypes."""
 
+import builtins
 import hashlib
 import io
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -98,3 +101,33 @@ def test_invalid_rows_stay_zero_and_widths_are_checked():
 def test_canonical_json_refuses_nan():
     with pytest.raises(ValueError, match="Out of range float"):
         identity.canonical_json({"a": float("nan")})
+
+
+def test_threads_import_what_rows_are_read_with_one_after_another(monkeypatch):
+    """Two that began at once were seen to wait for each other for good, each inside the import of a lazy package."""
+    inside, most = 0, 0
+    ready, importing = threading.Barrier(8), builtins.__import__
+
+    def watched(name, *rest):
+        nonlocal inside, most
+        if name != "tensorflow_datasets.proto":
+            return importing(name, *rest)
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.02)
+        inside -= 1
+        return importing(name, *rest)
+
+    def read():
+        ready.wait()
+        records._example_class()
+
+    records._example_class.cache_clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(builtins, "__import__", watched)
+        threads = [threading.Thread(target=read) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert most == 1
