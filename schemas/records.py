@@ -182,10 +182,11 @@ def _numpy_dtype(name: str) -> np.dtype:
 @functools.cache
 def _example_class() -> Any:
     # TFDS imports its parts lazily, under a lock of its own beside Python's: two threads that begin at once can each
-    # hold one and wait for the other for good. with _IMPORTING:
-    from tensorflow_datasets.proto import tf_example_pb2
+    # hold one and wait for the other for good.
+    with _IMPORTING:
+        from tensorflow_datasets.proto import tf_example_pb2
 
-    return tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
+        return tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _serialize(fields: dict[str, Any]) -> bytes:
