@@ -112,11 +112,14 @@ class Bare:
         return decoded, loader.tokenizer(texts), embeddings
 
     def run(self, count: int) -> None:
-        """Reads the blocks of the first `count` steps."""
+        """Reads the blocks of the first `count` steps, and keeps none: what is held has to be newly allocated."""
         blocks = [int(block) for step in range(count) for block in self._loader.blocks.of_step(step)]
         with concurrent.futures.ThreadPoolExecutor(self._threads) as pool:
-            for future in [pool.submit(self.read, block) for block in blocks]:
-                future.result()
+            for _ in pool.map(self._read_and_drop, blocks):
+                pass
+
+    def _read_and_drop(self, block: int) -> None:
+        self.read(block)
 
 
 def seconds_a_step(rows: Iterator[Any], count: int) -> float:

@@ -33,7 +33,7 @@ import numpy as np
 from benchmarks import performance_page
 from schemas import manifest as manifests
 from schemas import shards
-from tests import gcs
+from tests import commands, gcs
 
 _BUCKET = "bucket"
 _REPEATS = 3
@@ -85,7 +85,7 @@ def _behind_a_proxy(
     server: gcs.Emulator, delay: float, corpus: list[manifests.Shard], options: Options
 ) -> list[dict[str, Any]]:
     """Measures with one delay, in a process that knows the store by the proxy's address only."""
-    port, upstream = gcs.free_port(), int(server.url.rsplit(":", 1)[1])
+    port, upstream = commands.free_port(), int(server.url.rsplit(":", 1)[1])
     command = [sys.executable, "-m", "benchmarks.counting_proxy", str(port), str(upstream), str(delay)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as proxy:
         try:

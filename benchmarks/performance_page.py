@@ -9,18 +9,20 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import selection_plot
+
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 RESULTS = Path(__file__).parent / "results"
-_COLOURS = {"published": "#c23b22", "ours": "#1f5fa8", "products": "#8a8a8a"}
-_LABELS = {"published": "published form", "ours": "ours", "products": "bare products"}
+_WORDS = ("form", "picks", "part", "model")  # columns that read from the left
 
 
 def write() -> None:
     """Renders every result file into its place on the page, and draws the plots."""
     PAGE.write_text(rendered(PAGE.read_text()))
     for path in _files("selection"):
-        _plot_selection(_picture(_machine(path, "selection")), json.loads(path.read_text()))
+        picture = PAGE.with_name(_picture(_machine(path, "selection")))
+        selection_plot.draw(picture, json.loads(path.read_text()))
 
 
 def rendered(page: str) -> str:
@@ -48,19 +50,19 @@ def _files(name: str) -> list[Path]:
 
 
 def _selection(machine: str, result: dict[str, Any]) -> str:
-    memory = _memory(result)
+    memory = selection_plot.peaks(result)
 
     def compared(row: dict[str, Any]) -> list[str]:
         seconds, size = row["seconds"], (row["candidates"], row["width"])
         published, ours = (memory.get((form, *size)) for form in ("published", "ours"))
         peaks = [""] * 3
-        if _has_memory(row) and published and ours:
+        if selection_plot.has_peak(row) and published and ours:
             peaks = [_bytes(published), _bytes(ours), f"1/{published / ours:,.0f}"]
         return [
             f"{row['candidates']:,}",
             str(row["width"]),
             f"{row['filter_ratio']:g}",
-            *(_seconds(seconds[form]) for form in _LABELS),
+            *(_seconds(seconds[form]) for form in selection_plot.FORMS),
             f"**{row['speedup']:.1f}×**",
             f"{row['over_products']:.2f}×",
             *peaks,
@@ -132,56 +134,102 @@ def _object_storage(_: str, result: dict[str, Any]) -> str:
     )
 
 
+def _step(_: str, result: dict[str, Any]) -> str:
+    def paper(row: dict[str, Any]) -> str:
+        return "" if row["paper"] is None else "–".join(f"{bound:.3g}×" for bound in dict.fromkeys(row["paper"]))
+
+    rows = [
+        [row["form"], _seconds(row["seconds"]), f"**{row['ratio']:.2f}×**", f"{row['examples_per_second']:,.0f}"]
+        for row in result["rows"]
+    ]
+    phases = [
+        [row["form"], row["part"], _seconds(row["seconds"]), f"{100 * row['share']:.1f} %"] for row in result["phases"]
+    ]
+    accounts = [
+        [
+            row["form"], f"{account['preset']} at {account['resolution']} px", f"{row['counted']:.3g}",
+            f"**{row['counted_ratio']:.2f}×**", f"**{row['measured_ratio']:.2f}×**", paper(row),
+            f"{row['measured_over_counted']:.3f}",
+        ]
+        for account in result["accounts"]
+        for row in account["rows"]
+    ]  # fmt: skip
+    first = result["accounts"][0]
+    return "\n".join(
+        [
+            _heading(result["machine"]),
+            f"`{first['preset']}` at {first['resolution']} px, {result['dtype']}, b = {first['batch_size']}, "
+            f"B = {result['superbatch_size']}, scored {result['scoring_batch']} at a time.\n",
+            _table("form | time of a step | over uniform | examples learned from a second", rows),
+            f"An online reference makes a step **{result['online_over_cached']:.2f}×** as long as a cached one; a "
+            f"Flexi-JEST step takes **{result['flexi_over_jest']:.2f}×** a JEST step.\n",
+            _table("form | part | time | share of the step", phases),
+            _table("form | model | FLOPs counted | over uniform, counted | over uniform, XLA | over uniform, the "
+                   "paper | XLA over counted", accounts),
+        ]
+    )  # fmt: skip
+
+
+def _input(_: str, result: dict[str, Any]) -> str:
+    labels = {
+        "bare": "bare loop", "threads": f"`--workers={result['threads']}`",
+        "processes": f"`--worker_processes={result['threads']} --workers=1`",
+    }  # fmt: skip
+    reading = [
+        [labels[row["form"]], f"{row['rows_per_second']:,.0f}", f"**{row['of_bare']:.2f}×**"]
+        for row in result["reading"]
+    ]
+    decoding = [
+        [f"{row['resolution']} px", f"{row['images_per_second']:,.0f}", _optional(row, "half_faster", "{:.2f}×")]
+        for row in result["decoding"]
+    ]
+    step, seconds = result["step"], result["step"]["seconds"]
+    return "\n".join(
+        [
+            _heading(result["machine"]),
+            f"{result['rows']:,} rows of {result['row_bytes'] / 1000:.0f} kB, JPEGs of {result['pixels']} px decoded "
+            f"at {result['resolution']} px by {result['threads']} threads, B = {result['superbatch_size']}.\n",
+            _table("form | rows/s | over the bare loop", reading),
+            f"A whole step of `tiny` takes {_seconds(seconds['loop'])}; its computation alone "
+            f"{_seconds(seconds['compute'])}, reading alone {_seconds(seconds['threads'])}. So it takes "
+            f"**{step['over_apart']:.2f}×** the two apart and **{step['over_compute']:.2f}×** the computation; "
+            f"{100 * step['input_stall']:.0f} % of it waits for data.\n",
+            _table("decoded to | images/s, one thread | faster at half", decoding),
+        ]
+    )
+
+
+def _kill(_: str, result: dict[str, Any]) -> str:
+    kills = result["kills"]
+    where = [kill["step"] for kill in kills if kill["step"] is not None]
+    lost = [sum(kill["lost"] == steps for kill in kills) for steps in range(result["checkpoint_every"] + 1)]
+    rows = [[str(steps), str(count)] for steps, count in enumerate(lost)]
+    return "\n".join(
+        [
+            f"### {result['machine']['cores']} CPU cores\n",
+            f"{result['steps']} steps, a checkpoint every {result['checkpoint_every']}, a selections file every "
+            f"{result['steps_per_part']}. {len(kills)} kills of {result['asked']} asked for: {len(where)} between "
+            f"steps {min(where)} and {max(where)}, {len(kills) - len(where)} while a run was starting. Files that "
+            f"differ from the uninterrupted run's: **{len(result['differences'])}**.\n",
+            _table("steps lost | kills", rows),
+        ]
+    )
+
+
 _SECTIONS: dict[str, Callable[[str, dict[str, Any]], str]] = {
     "selection": _selection,
     "chunk": _chunk,
+    "step": _step,
+    "input": _input,
+    "kill": _kill,
     "object-storage": _object_storage,
 }
-
-
-def _plot_selection(name: str, result: dict[str, Any]) -> None:
-    """Draws time and peak memory at f = 0.8 and the first width into a file beside the page."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    mpl.rcParams |= {"svg.hashsalt": "superbatch", "svg.fonttype": "none", "font.size": 9}
-    from matplotlib import pyplot as plt
-
-    memory, width = _memory(result), result["compared"][0]["width"]
-    figure, (time_axis, memory_axis) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    rows = [row for row in result["compared"] if row["width"] == width and _has_memory(row)]
-    for form, label in _LABELS.items():
-        points = [(row["candidates"], row["seconds"][form]) for row in rows]
-        if form == "ours":
-            points += [(row["candidates"], row["seconds"]) for row in result["alone"] if row["width"] == width]
-        time_axis.loglog(*zip(*points, strict=True), marker="o", ms=3, color=_COLOURS[form], label=label)
-        points = [(size, peak) for (of, size, wide), peak in memory.items() if of == form and wide == width]
-        if points:
-            memory_axis.loglog(*zip(*points, strict=True), marker="o", ms=3, color=_COLOURS[form], label=label)
-    growth = [(row["candidates"], row["seconds"]) for row in result["growth"]["rows"]]
-    b = result["growth"]["rows"][0]["subbatch"]
-    time_axis.loglog(*zip(*growth, strict=True), "--", color=_COLOURS["ours"], lw=1, label=f"ours, b = {b:,} fixed")
-    time_axis.set(title=f"seconds a selection, d = {width}, f = 0.8", xlabel="super-batch B")
-    memory_axis.set(title="peak bytes beyond the inputs", xlabel="super-batch B")
-    for axis in (time_axis, memory_axis):
-        axis.grid(which="major", alpha=0.3)
-        axis.legend(frameon=False)
-    figure.savefig(PAGE.with_name(name), metadata={"Date": None})
-    plt.close(figure)
 
 
 def _difference(swapped: dict[str, float]) -> str:
     if swapped["places"] == 0:
         return "equal"
     return f"{swapped['places']} in another place, within {swapped['within']:.0e}"
-
-
-def _memory(result: dict[str, Any]) -> dict[tuple[str, int, int], int]:
-    return {(row["form"], row["candidates"], row["width"]): row["bytes"] for row in result["memory"]}
-
-
-def _has_memory(row: dict[str, Any]) -> bool:
-    return row["filter_ratio"] == 0.8
 
 
 def _heading(machine: dict[str, Any]) -> str:
@@ -191,9 +239,13 @@ def _heading(machine: dict[str, Any]) -> str:
 
 def _table(header: str, rows: Iterable[list[str]]) -> str:
     columns = [column.strip() for column in header.split("|")]
-    rules = [":--" if column in ("form", "picks") else "--:" for column in columns]
+    rules = [":--" if column in _WORDS else "--:" for column in columns]
     lines = ["| " + " | ".join(columns) + " |", "|" + "|".join(rules) + "|"]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+
+
+def _optional(row: dict[str, Any], name: str, form: str) -> str:
+    return form.format(row[name]) if name in row else ""
 
 
 def _seconds(seconds: float) -> str:

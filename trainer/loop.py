@@ -117,9 +117,7 @@ def _set_up(
         )
         if parallel.is_primary():
             workdir.claim(config, parents, architecture, tokens)
-    program = Program(
-        graph=graph, optimisation=config.optimisation, layout=layout, dtype=_dtype(config), **_selecting(config)
-    )
+    program = program_of(config, graph, layout)
     state = layout.place_parameters(initial_state(parameters, config.optimisation))
     return _Run(config, program, architecture, tokens, loader, parents, evaluation, labels, state)
 
@@ -141,16 +139,13 @@ def _layout(config: TrainConfig) -> parallel.Layout:
     return parallel.layout(shard_parameters=config.shard_parameters, shared=shared)
 
 
-def _dtype(config: TrainConfig) -> str:
-    if config.dtype != "auto":
-        return config.dtype
-    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
-
-
-def _selecting(config: TrainConfig) -> dict[str, Any]:
-    if not isinstance(config, DistillConfig):
-        return {}
-    return {"selection": config.selection, "scoring": config.scoring}
+def program_of(config: TrainConfig, graph: Any, layout: parallel.Layout) -> Program:
+    """The program of this run's steps, on these towers and devices."""
+    dtype = config.dtype
+    if dtype == "auto":
+        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    selecting = {"selection": config.selection, "scoring": config.scoring} if isinstance(config, DistillConfig) else {}
+    return Program(graph=graph, optimisation=config.optimisation, layout=layout, dtype=dtype, **selecting)
 
 
 @dataclass

@@ -116,7 +116,7 @@ def learn_step(program: Program, state: TrainState, parts: list[Part]) -> tuple[
 # --- Score ------------------------------------------------------------------------------------------------------------
 
 
-def _score(program: Program, parameters: Any, candidates: Candidates) -> PairEmbeddings:
+def score(program: Program, parameters: Any, candidates: Candidates) -> PairEmbeddings:
     """Embeds the whole super-batch, a few candidates at a time, so that activations stay small."""
     layout, scoring = program.layout, program.scoring
     pairs: PairEmbeddings = jax.lax.map(
@@ -132,7 +132,7 @@ def _score(program: Program, parameters: Any, candidates: Candidates) -> PairEmb
 
 def _pick(program: Program, state: TrainState, key: PRNGKeyArray, candidates: Candidates) -> Scored:
     layout, config, valid = program.layout, program.selection, candidates.valid
-    learner, reference = _score(program, state.parameters, candidates), candidates.reference
+    learner, reference = score(program, state.parameters, candidates), candidates.reference
     key = jax.random.fold_in(key, state.step)
     picks = select(key, learner, reference, config, valid=valid, mesh=layout.mesh)
     own, nll_learner, nll_reference = pair_scores(learner, reference, config)

@@ -142,4 +142,4 @@ def _texts(directory: str, corpus: manifests.Manifest) -> Iterator[str]:
             if not left:
                 return
             left -= 1
-            yield records.decode_example(record).text
+            yield records.decode_pair(record).text

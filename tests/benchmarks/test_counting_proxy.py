@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from benchmarks import object_storage
-from tests import gcs
+from tests import commands
 
 BODY = bytes(range(256)) * 1000
 
@@ -39,7 +39,7 @@ def upstream():
 
 
 def test_requests_connections_and_bytes_are_counted_and_requests_wait(upstream):
-    port = gcs.free_port()
+    port = commands.free_port()
     command = [sys.executable, "-m", "benchmarks.counting_proxy", str(port), str(upstream), "0.1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as proxy:
         try:

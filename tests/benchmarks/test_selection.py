@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import performance_page, selection
+from benchmarks import selection
 from tests.trainer import published
 from trainer.selection import SelectionConfig
 
@@ -42,8 +42,3 @@ def test_the_bare_products_are_as_many_as_ours_needs():
 def test_the_fitted_exponent_is_the_slope_of_the_logarithms():
     rows = [{"candidates": size, "seconds": 3e-9 * size**1.5} for size in (1000, 2000, 5000)]
     assert selection.fitted_exponent(rows) == pytest.approx(1.5)
-
-
-def test_the_page_shows_what_was_measured():
-    page = performance_page.PAGE.read_text()
-    assert performance_page.rendered(page) == page

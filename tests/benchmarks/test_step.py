@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks import step
-from trainer.step import Scoring
+from trainer.config import DistillConfig, Scoring
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +25,10 @@ def test_xla_counts_what_we_count_within_a_tenth(tiny):
 
 
 def test_only_flexi_jest_scores_in_coarse_patches():
-    scoring = {form: step.loop._selecting(step.config_of(form, "tiny", 64, 64)).get("scoring") for form in step.FORMS}
-    assert scoring["uniform"] is None
+    configs = {form: step.config_of(form, "tiny", 64, 64) for form in step.FORMS}
+    assert not isinstance(configs.pop("uniform"), DistillConfig)
+    architecture = step.architecture_of("tiny", 64)
+    scoring = {form: step.program_of(config, architecture).scoring for form, config in configs.items()}
     assert scoring["jest"] == scoring["jest, online"] == Scoring()
     assert scoring["flexi-jest"] == Scoring(patch=32, coarse_patch=32)
 

@@ -34,6 +34,7 @@ def test_examples_are_what_tfds_would_write(kind, selection):
     declared = features.declare(kind)
     theirs = declared.serialize_example(declared.encode_example(as_fields(example)))
     assert records.decode_example(theirs) == example
+    assert records.decode_pair(theirs) == (example.image, example.text, example.uid)
     read = declared.deserialize_example_np(records.encode_example(example))
     assert read["text"].decode() == example.text
     assert read["image"].shape == (32, 32, 3)
@@ -60,7 +61,7 @@ def test_serialisation_is_reproducible():
 
 @pytest.mark.parametrize("garbage", [b"\xff\xff\xff", b""])
 def test_garbage_is_an_integrity_error(garbage):
-    for decode in (records.decode_example, records.decode_embedding, records.record_uid):
+    for decode in (records.decode_example, records.decode_pair, records.decode_embedding, records.record_uid):
         with pytest.raises(IntegrityError):
             decode(garbage)
 

@@ -1,7 +1,6 @@
 """Sharded selection gives one device's picks: on 8 devices of one process, and on 4 devices of each of two."""
 
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 
 from schemas.errors import ConfigError
+from tests import commands
 from tests.trainer import published
 from tests.trainer.sharded import CASES, inputs
 from trainer.selection import PairEmbeddings, SelectionConfig, select
@@ -22,9 +22,7 @@ DEVICES = 8
 def sharded(request, tmp_path_factory) -> list[dict]:
     """What every process of a sharded run reports."""
     folder, processes = tmp_path_factory.mktemp("sharded"), request.param
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = commands.free_port()
     outputs = [folder / f"{process}.json" for process in range(processes)]
     running = [
         subprocess.Popen(
