@@ -23,8 +23,8 @@ demo: setup  ## a whole round on OpenMoji's pictures, under build/demo
 flickr8k: setup  ## the same round on Flickr8k: make flickr8k FLICKR8K=folder with its tar files
 	$(BIN)/python -m benchmarks.flickr8k --data=$(FLICKR8K)
 
-test: setup  ## all tests
-	$(BIN)/python -m pytest
+test: setup  ## all tests, two files at a time
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 lint: setup  ## formatting, lint and types, as in CI
 	$(BIN)/ruff format --check .

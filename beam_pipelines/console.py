@@ -33,7 +33,7 @@ def run_command(name: str, command: Callable[[], int]) -> int:
     set_up_logging()
     try:
         return command()
-    except (SuperbatchError, OSError) as error:
+    except _told_in_one_line() as error:
         if os.environ.get("SUPERBATCH_TRACEBACK"):
             raise
         kind = "" if isinstance(error, SuperbatchError) else f"{type(error).__name__}: "
@@ -45,3 +45,9 @@ def run_command(name: str, command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print(f"{name}: interrupted; run it again to go on where it stopped", file=sys.stderr)
         return 130
+
+
+def _told_in_one_line() -> tuple[type[Exception], ...]:
+    """Ours, the system's and, where gcsfs was used, an object store's: what it says when it has retried in vain."""
+    gcsfs = sys.modules.get("gcsfs.retry")
+    return (SuperbatchError, OSError, *([gcsfs.HttpError] if gcsfs else []))

@@ -21,11 +21,11 @@ from apache_beam.pvalue import AsList
 
 from beam_pipelines import job, policies
 from beam_pipelines.completion import ShardResult, complete_dataset
+from schemas import job_config, records, rejections, selections, shards, storage
 from schemas import manifest as manifests
-from schemas import records, rejections, selections, shards, storage
 from schemas.errors import ConfigError, DataError, IntegrityError
 from schemas.identity import keyed_order, shard_of
-from schemas.manifest import content
+from schemas.job_config import content
 
 _READ_ROWS = 256
 CONTROLS = ("uniform", "top_reference")
@@ -258,7 +258,7 @@ def _finished(output: Output) -> manifests.Manifest | None:
 
 
 def _identity(output: Output) -> list[str]:
-    return ["name", *manifests.content_fields(output.config)]
+    return ["name", *job_config.content_fields(output.config)]
 
 
 def _plan(

@@ -19,10 +19,10 @@ from apache_beam.pvalue import AsList
 
 from beam_pipelines import job
 from beam_pipelines.completion import ShardResult, complete_dataset
+from schemas import job_config, records, rejections, shards, storage
 from schemas import manifest as manifests
-from schemas import records, rejections, shards, storage
 from schemas.errors import ConfigError, IntegrityError
-from schemas.manifest import content
+from schemas.job_config import content
 from trainer import model as models
 from trainer import tokenizer
 
@@ -87,7 +87,7 @@ def run(config: EmbedConfig, beam_flags: list[str]) -> manifests.Manifest | None
     options = job.parse_options(beam_flags, config)
     corpus = manifests.read(config.corpus, kind="corpus")
     parents = [manifests.as_parent("corpus", config.corpus, corpus), config.source.as_parent("reference")]
-    identity = manifests.content_fields(config)
+    identity = job_config.content_fields(config)
     done = job.finished(config.output, "embeddings", config, identity, parents)
     if done is not None:
         log.info("%s is complete already: nothing to do", config.output)

@@ -24,11 +24,11 @@ from apache_beam.pvalue import AsList, TaggedOutput
 
 from beam_pipelines import job, normalise, sources
 from beam_pipelines.completion import ShardResult, complete_dataset
+from schemas import job_config, records, rejections, shards, storage
 from schemas import manifest as manifests
-from schemas import records, rejections, shards, storage
 from schemas.errors import ConfigError
 from schemas.identity import canonical_json, example_uid, image_identity, keyed_order, shard_of
-from schemas.manifest import content
+from schemas.job_config import content
 
 STAGE = "ingest"
 _READ_ROWS = 256
@@ -82,7 +82,7 @@ class IngestConfig:
     @property
     def identity(self) -> list[str]:
         """The fields that make two jobs on one output directory the same job."""
-        return ["source", "name", "split", *manifests.content_fields(self)]
+        return ["source", "name", "split", *job_config.content_fields(self)]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import tyro
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
 
 from beam_pipelines import console
-from schemas import errors, storage
+from schemas import errors, job_config, storage
 from schemas import manifest as manifests
 
 # Today's DirectRunner tries to download a binary before it falls back to this one.
@@ -112,7 +112,7 @@ def claim(directory: str, config: Any, identity: list[str], parents: list[manife
       ConfigError: a job with other settings or inputs began in this directory and has not finished.
     """
     path = storage.as_path(directory) / WORK_DIRECTORY / "job.json"
-    resolved = manifests.resolved_config(config)
+    resolved = job_config.resolved(config)
     wanted = {
         "config": {name: resolved[name] for name in identity},
         "parents": {parent.role: parent.fingerprint for parent in parents},
@@ -124,8 +124,8 @@ def claim(directory: str, config: Any, identity: list[str], parents: list[manife
         settings, before = begun["config"], begun["parents"]
     except (ValueError, KeyError, TypeError) as error:
         raise errors.IntegrityError(f"{path} is damaged ({error!r}): delete {directory} and start again") from None
-    manifests.refuse_other_config(directory, settings, config, identity)
-    _refuse_other_parents(directory, before, parents)
+    job_config.refuse_other(directory, settings, config, identity)
+    job_config.refuse_other_parents(directory, before, parents)
 
 
 def finished(
@@ -139,20 +139,11 @@ def finished(
     if not manifests.exists(directory):
         return None
     manifest = manifests.read(directory, kind=kind)
-    manifests.refuse_other_config(directory, manifest.config, config, identity)
-    _refuse_other_parents(directory, {p.role: p.fingerprint for p in manifest.parents}, parents)
+    job_config.refuse_other(directory, manifest.config, config, identity)
+    job_config.refuse_other_parents(directory, {p.role: p.fingerprint for p in manifest.parents}, parents)
     # Left over if an attempt was stopped between its manifest and its cleaning up.
     storage.remove_tree(storage.as_path(directory) / WORK_DIRECTORY)
     return manifest
-
-
-def _refuse_other_parents(directory: str, before: dict[str, str], parents: list[manifests.Parent]) -> None:
-    for now in parents:
-        if before.get(now.role) != now.fingerprint:
-            raise errors.ConfigError(
-                f"{directory} was made from {now.role} {before.get(now.role)}, and {now.path} is {now.fingerprint}: "
-                "choose another output directory, or delete this one"
-            )
 
 
 def summary(directory: str, manifest: manifests.Manifest) -> str:

@@ -10,7 +10,6 @@ sha256, counts what was read and what became of it, and points at the artifacts 
 * The **checksum** says that the manifest itself is intact: sha256 of its own canonical JSON without that field.
 """
 
-import dataclasses
 import hashlib
 import json
 import re
@@ -20,7 +19,7 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from schemas import access, storage
+from schemas import access, job_config, storage
 from schemas.errors import ConfigError, DataError, IntegrityError
 from schemas.identity import canonical_json
 from schemas.rejections import Reason
@@ -189,14 +188,14 @@ def make(
     """Builds a manifest with its fingerprint and checksum filled in.
 
     Args:
-      config: the job's dataclass; fields declared with `content(...)` enter the fingerprint.
+      config: the job's dataclass; fields declared with `job_config.content(...)` enter the fingerprint.
     """
     draft = Manifest(
         kind=kind, name=name, version=version,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         libraries=_library_versions(),
         parents=parents,
-        config=resolved_config(config), content_fields=content_fields(config),
+        config=job_config.resolved(config), content_fields=job_config.content_fields(config),
         counts=counts, shards=shards, files=files,
         dataset=dataset, model=model, embeddings=embeddings,
         fingerprint="", checksum="",
@@ -303,36 +302,6 @@ def check_version(version: str) -> None:
     """
     if not re.fullmatch(r"\d+\.\d+\.\d+", version):
         raise ConfigError(f"version is {version!r}; it must be three numbers such as 1.0.0")
-
-
-def content(default: Any = dataclasses.MISSING, **keywords: Any) -> Any:
-    """Declares a config field that decides what a job's output contains, and so enters its fingerprint."""
-    return dataclasses.field(default=default, metadata={"content": True}, **keywords)
-
-
-def content_fields(config: Any) -> list[str]:
-    """Lists the fields of a config dataclass declared with `content`, sorted."""
-    return sorted(f.name for f in dataclasses.fields(config) if f.metadata.get("content"))
-
-
-def resolved_config(config: Any) -> dict[str, Any]:
-    """Returns the config as plain JSON values, every default filled in."""
-    return json.loads(canonical_json(dataclasses.asdict(config)))
-
-
-def refuse_other_config(directory: str, existing: dict[str, Any], config: Any, names: list[str]) -> None:
-    """Checks that a directory's earlier job was this one, for the fields named.
-
-    Raises:
-      ConfigError: naming the first few fields that differ, with both values.
-    """
-    wanted = resolved_config(config)
-    differing = [name for name in names if existing.get(name) != wanted.get(name)]
-    if differing:
-        shown = "; ".join(f"{n} was {existing.get(n)!r}, now {wanted.get(n)!r}" for n in differing[:4])
-        raise ConfigError(
-            f"{directory} was made by a job with other settings ({shown}): choose another directory, or delete this one"
-        )
 
 
 def _library_versions() -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from schemas import manifest as manifests
 from schemas import storage
 from schemas.errors import ConfigError
-from schemas.manifest import content
+from schemas.job_config import content
 from trainer import presets
 from trainer.selection import Criterion, Loss, SelectionConfig
 

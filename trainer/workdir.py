@@ -10,8 +10,8 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+from schemas import job_config, records, shards, storage
 from schemas import manifest as manifests
-from schemas import records, shards, storage
 from schemas.errors import ConfigError, IntegrityError
 from trainer import presets, tokenizer
 from trainer.config import DistillConfig, TrainConfig
@@ -30,8 +30,8 @@ def finished(config: TrainConfig, parents: list[manifests.Parent]) -> manifests.
     if not manifests.exists(config.workdir):
         return None
     manifest = manifests.read(config.workdir, kind="model")
-    manifests.refuse_other_config(config.workdir, manifest.config, config, manifests.content_fields(config))
-    _refuse_other_parents(config.workdir, {p.role: p.fingerprint for p in manifest.parents}, parents)
+    job_config.refuse_other(config.workdir, manifest.config, config, job_config.content_fields(config))
+    job_config.refuse_other_parents(config.workdir, {p.role: p.fingerprint for p in manifest.parents}, parents)
     if config.tokenizer is not None and manifest.model is not None:
         given = tokenizer.load(config.tokenizer, presets.get(config.preset).text_length).fingerprint
         if given != manifest.model.tokenizer:
@@ -58,11 +58,11 @@ def claim(
             settings = stored["config"]
         except (ValueError, KeyError, TypeError) as error:
             raise IntegrityError(f"{path} is damaged ({error!r}): delete the workdir and train again") from None
-        manifests.refuse_other_config(config.workdir, settings, config, manifests.content_fields(config))
-        _refuse_other_parents(config.workdir, before, parents)
+        job_config.refuse_other(config.workdir, settings, config, job_config.content_fields(config))
+        job_config.refuse_other_parents(config.workdir, before, parents)
     else:
         content = {
-            "config": manifests.resolved_config(config),
+            "config": job_config.resolved(config),
             "architecture": dataclasses.asdict(architecture),
             "parents": [p.model_dump() for p in parents],
         }
@@ -118,20 +118,6 @@ def complete(
             model=identify(architecture, parameters, tokens),
         ),
     )  # fmt: skip
-
-
-def _refuse_other_parents(workdir: str, before: dict[str, str], parents: list[manifests.Parent]) -> None:
-    if set(before) != {parent.role for parent in parents}:
-        raise ConfigError(
-            f"{workdir} was made from {' and '.join(sorted(before))}, and this run reads "
-            f"{' and '.join(sorted(p.role for p in parents))}: train and distill need workdirs of their own"
-        )
-    for now in parents:
-        if before[now.role] != now.fingerprint:
-            raise IntegrityError(
-                f"{workdir} was made from {now.role} {before[now.role]}, and {now.path} is {now.fingerprint}: choose "
-                "another workdir, or delete this one"
-            )
 
 
 def _texts(directory: str, corpus: manifests.Manifest) -> Iterator[str]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import pytest
 from pydantic import ValidationError
 
-from schemas import export_json, manifest
+from schemas import export_json, job_config, manifest
 from schemas.errors import ConfigError, DataError, IntegrityError
-from schemas.manifest import Counts, Manifest, Parent, Shard, content
+from schemas.job_config import content
+from schemas.manifest import Counts, Manifest, Parent, Shard
 from schemas.rejections import Reason
 
 
@@ -109,7 +110,16 @@ def test_a_retry_adopts_its_own_manifest_and_another_artifact_is_refused(tmp_pat
 def test_other_settings_are_named():
     existing = dataclasses.asdict(Config(seed=3))
     with pytest.raises(ConfigError, match="seed was 3, now 0"):
-        manifest.refuse_other_config("/d", existing, Config(), ["seed"])
+        job_config.refuse_other("/d", existing, Config(), ["seed"])
+
+
+def test_other_inputs_are_named():
+    corpus = Parent(role="corpus", path="/c", fingerprint="1" * 64)
+    job_config.refuse_other_parents("/d", {"corpus": "1" * 64}, [corpus])
+    with pytest.raises(ConfigError, match=f"/d was made from corpus {'2' * 64}, and /c is {'1' * 64}"):
+        job_config.refuse_other_parents("/d", {"corpus": "2" * 64}, [corpus])
+    with pytest.raises(ConfigError, match="made from corpus and embeddings, and this run reads corpus: choose"):
+        job_config.refuse_other_parents("/d", {"embeddings": "3" * 64, "corpus": "1" * 64}, [corpus])
 
 
 def test_exported_json_schema_is_current():

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from tensorboardX.proto import event_pb2
 
+from schemas import job_config, records, shards
 from schemas import manifest as manifests
-from schemas import records, shards
 from schemas.errors import ConfigError, DataError
 from trainer import evaluate, loop
 from trainer.cached_reference import CachedReference
@@ -98,7 +98,7 @@ def test_every_setting_that_changes_what_is_learned_is_content():
         "evaluation_shots_from",
         "evaluate_every", "profile",
     }  # fmt: skip
-    assert {f.name for f in dataclasses.fields(config)} - operational == set(manifests.content_fields(config))
+    assert {f.name for f in dataclasses.fields(config)} - operational == set(job_config.content_fields(config))
 
 
 def test_a_run_tells_where_its_time_goes_what_it_costs_and_how_it_retrieves(miniature, tmp_path):
