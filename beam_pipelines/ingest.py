@@ -32,6 +32,7 @@ from schemas.job_config import content
 
 STAGE = "ingest"
 _READ_ROWS = 256
+_SOURCE_FIELDS = ("source", "image_field", "text_field", "language_field", "url_field")
 _PROGRESS_SECONDS = 10.0
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class IngestConfig:
     """Turn a raw corpus into ArrayRecord shards: decode-checked, normalised, deduplicated, shuffled once."""
 
     source: str
-    """webdataset:GLOB or folder:DIR"""
+    """webdataset:GLOB, parquet:GLOB or folder:DIR"""
     name: str
     """name of the dataset; letters, digits and _ (TFDS's rule)"""
     output: str
@@ -50,6 +51,14 @@ class IngestConfig:
     """version recorded in the manifest"""
     split: str = "train"
     """TFDS split that the rows form"""
+    image_field: str | None = None
+    """of parquet: the column of image bytes; image if not given"""
+    text_field: str | None = None
+    """of parquet: the column of texts; text if not given"""
+    language_field: str | None = None
+    """of parquet: the column of languages; language if not given"""
+    url_field: str | None = None
+    """of parquet: the column of urls; url if not given"""
     shards: int = content(8)
     """number of shards"""
     seed: int = content(0)
@@ -62,7 +71,7 @@ class IngestConfig:
     """the job fails if a larger share of rows is rejected"""
 
     def __post_init__(self) -> None:
-        sources.parse(self.source)
+        self.parse_source()
         manifests.check_dataset_name("name", self.name)
         manifests.check_dataset_name("split", self.split)
         for field in ("shards", "max_pixels", "max_text_characters"):
@@ -74,6 +83,16 @@ class IngestConfig:
         if not 0 <= self.max_rejected_fraction <= 1:
             raise ConfigError(f"max_rejected_fraction is {self.max_rejected_fraction}; it must lie in [0, 1]")
 
+    def parse_source(self) -> tuple[sources.Source, str]:
+        """The format that is read, and where it lies.
+
+        Raises:
+          ConfigError: there is no such format, or it has no fields to name.
+        """
+        given = {name: getattr(self, f"{name}_field") for name in ("image", "text", "language", "url")}
+        given = {name: field for name, field in given.items() if field is not None}
+        return sources.parse(self.source, sources.Fields(**given) if given else None)
+
     @property
     def dataset(self) -> manifests.DatasetInfo:
         """How TFDS names the rows."""
@@ -82,7 +101,7 @@ class IngestConfig:
     @property
     def identity(self) -> list[str]:
         """The fields that make two jobs on one output directory the same job."""
-        return ["source", "name", "split", *job_config.content_fields(self)]
+        return [*_SOURCE_FIELDS, "name", "split", *job_config.content_fields(self)]
 
 
 @dataclass(frozen=True)
@@ -121,7 +140,7 @@ def run(config: IngestConfig, beam_flags: list[str]) -> manifests.Manifest | Non
     if done is not None:
         log.info("%s is complete already: nothing to do", config.output)
         return done
-    source, address = sources.parse(config.source)
+    source, address = config.parse_source()
     tasks = source.list_tasks(address)
     job.claim(config.output, config, config.identity, parents=[])
     _forget_other_source(config, tasks)
@@ -188,7 +207,7 @@ def spool_task(config: IngestConfig, task: sources.Task) -> tuple[Spooled, list[
     keys_path = _work(config, f"keys-{spool}.parquet")
     if keys_path.exists():
         return _read_keys(keys_path, task, spool)
-    source, _ = sources.parse(config.source)
+    source, _ = config.parse_source()
     rejected: list[rejections.Rejection] = []
     uids: list[str] = []
     read = 0
@@ -292,7 +311,7 @@ def _work(config: IngestConfig, name: str) -> storage.epath.Path:
 def _spool_name(config: IngestConfig, task: sources.Task) -> str:
     """Names a task's spool by all that decides it, so that a source which has changed is read anew."""
     stat = storage.as_path(task.path).stat()
-    settings = {name: getattr(config, name) for name in ("source", "max_pixels", "max_text_characters")}
+    settings = {name: getattr(config, name) for name in (*_SOURCE_FIELDS, "max_pixels", "max_text_characters")}
     identity = [dataclasses.asdict(task), stat.length, str(stat.mtime), settings]
     return f"{task.index:05d}-{hashlib.sha256(canonical_json(identity)).hexdigest()[:12]}"
 

@@ -6,6 +6,7 @@ range of one, small enough to be done again. Order matters: of exact duplicates,
 
 import glob
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -39,6 +40,19 @@ class Task:
     last: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Fields:
+    """What the parts of a pair are called, in sources that name them."""
+
+    image: str = "image"
+    text: str = "text"
+    language: str = "language"
+    url: str = "url"
+
+
+MAX_BYTES = 1 << 28  # of one stored image or text
+
+
 class Source(Protocol):
     """A format that `ingest` reads."""
 
@@ -51,31 +65,41 @@ class Source(Protocol):
         ...
 
 
-def parse(source: str) -> tuple[Source, str]:
+def parse(source: str, fields: Fields | None = None) -> tuple[Source, str]:
     """Splits `format:address` and returns the format's source.
 
+    Args:
+      source: what to read.
+      fields: of a format that needs them; none for the usual names.
+
     Raises:
-      ConfigError: the format is not known, or the address is empty.
+      ConfigError: the format is not known, or the address is empty, or fields are given to a format that has none.
     """
     from beam_pipelines.sources.folder import Folder
+    from beam_pipelines.sources.parquet import Parquet
     from beam_pipelines.sources.webdataset import WebDataset
 
-    formats: dict[str, Source] = {"webdataset": WebDataset(), "folder": Folder()}
+    named: dict[str, Source] = {"parquet": Parquet(fields or Fields())}
+    formats: dict[str, Source] = {"webdataset": WebDataset(), "folder": Folder(), **named}
     name, separator, address = source.partition(":")
     if not separator or name not in formats or not address:
         raise ConfigError(
             f"source is {source!r}; it must be FORMAT:ADDRESS with FORMAT one of {', '.join(formats)}, "
             "for instance webdataset:/data/train-*.tar"
         )
+    if fields is not None and name not in named:
+        raise ConfigError(f"source is {source!r}, whose parts have fixed names: only {', '.join(named)} takes fields")
     return formats[name], address
 
 
 def expand(pattern: str) -> list[tuple[str, str]]:
-    """Expands a glob; returns sorted (path, path relative to the part of the pattern without wildcards).
+    """Expands a glob, and ranges such as {00000..00099}; returns sorted (path, path relative to what has no wildcards).
 
     Raises:
-      DataError: nothing matches.
+      DataError: nothing matches, or nothing matches for one number of a range.
     """
+    if ranges := list(_RANGE.finditer(pattern)):
+        return _expand_range(pattern, ranges[0])
     if storage.is_remote(pattern):
         import fsspec
 
@@ -87,6 +111,24 @@ def expand(pattern: str) -> list[tuple[str, str]]:
     if not paths:
         raise DataError(f"no file matches {pattern}: check the path and quote the wildcards from the shell")
     root = os.path.dirname(pattern[: min(_wildcard(pattern), len(pattern))] + "x")
+    return [(path, os.path.relpath(path, root) if path.startswith(root) else path) for path in paths]
+
+
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_LARGEST_RANGE = 10_000_000
+
+
+def _expand_range(pattern: str, found: re.Match[str]) -> list[tuple[str, str]]:
+    first, last = found.groups()
+    if not 0 <= int(last) - int(first) < _LARGEST_RANGE:
+        raise DataError(f"the range {found[0]} in {pattern} must count upwards, to at most {_LARGEST_RANGE:,} files")
+    root = os.path.dirname(pattern[: min(_wildcard(pattern), found.start())] + "x")
+    if not storage.is_remote(pattern):
+        root = os.path.abspath(os.path.expanduser(root))
+    paths: list[str] = []
+    for number in range(int(first), int(last) + 1):
+        width = len(first) if len(first) == len(last) else 0
+        paths += [path for path, _ in expand(f"{pattern[: found.start()]}{number:0{width}d}{pattern[found.end() :]}")]
     return [(path, os.path.relpath(path, root) if path.startswith(root) else path) for path in paths]
 
 

@@ -15,13 +15,12 @@ from tarfile import (
     TruncatedHeaderError,  # pyright: ignore[reportAttributeAccessIssue]
 )
 
-from beam_pipelines.sources import RawPair, Task, captions, expand, expand_captions
+from beam_pipelines.sources import MAX_BYTES, RawPair, Task, captions, expand, expand_captions
 from schemas import storage
 from schemas.rejections import Reason
 
 _IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 _Member = tuple[str, str, bytes | None]  # key, extension, content; None where it is too large to read
-_MAX_BYTES = 1 << 28
 
 
 class WebDataset:
@@ -51,7 +50,7 @@ def _members(path: str, damage: list[str]) -> Iterator[_Member]:
                 if not member.isreg():
                     continue
                 # A sparse member of a few bytes can promise gigabytes.
-                too_large = member.issparse() or member.size > _MAX_BYTES
+                too_large = member.issparse() or member.size > MAX_BYTES
                 content = None if too_large else tar.extractfile(member)
                 folder, _, base = member.name.rpartition("/")
                 stem, _, extension = base.partition(".")
@@ -78,7 +77,7 @@ def _group(source: str, members: list[_Member]) -> Iterator[RawPair]:
     contents: dict[str, bytes] = {}
     for _, extension, content in members:
         if content is None:
-            yield RawPair(source=source, problem=Reason.FILE_TOO_LARGE, detail=f"{extension}: over {_MAX_BYTES} bytes")
+            yield RawPair(source=source, problem=Reason.FILE_TOO_LARGE, detail=f"{extension}: over {MAX_BYTES} bytes")
             return
         if extension in contents:
             yield RawPair(source=source, problem=Reason.INVALID_RECORD, detail=f"two members .{extension}")

@@ -5,6 +5,8 @@ import json
 import tarfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from beam_pipelines import sources
@@ -24,8 +26,13 @@ def write_tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
     return path
 
 
-def read(source: str) -> list[sources.RawPair]:
-    format_, address = sources.parse(source)
+def write_parquet(path: Path, columns: dict, **options) -> Path:
+    pq.write_table(pa.table(columns), path, **options)
+    return path
+
+
+def read(source: str, fields: sources.Fields | None = None) -> list[sources.RawPair]:
+    format_, address = sources.parse(source, fields)
     return [pair for task in format_.list_tasks(address) for pair in format_.read(task)]
 
 
@@ -122,6 +129,76 @@ def test_links_in_a_tar_are_not_followed(tmp_path):
     assert read(f"webdataset:{tmp_path}/x.tar") == []
 
 
+def test_parquet_yields_one_pair_for_each_caption(tmp_path):
+    hugging_face = {"image": [{"bytes": IMAGE, "path": "a.png"}, {"bytes": None, "path": "b.png"}, None]}
+    write_parquet(
+        tmp_path / "x-1.parquet", {**hugging_face, "text": ["one", "two", "three"], "url": ["http://x", None, None]}
+    )
+    columns = {"image": [IMAGE] * 3, "text": [["four", "five"], [], None], "language": ["de", None, "en"]}
+    write_parquet(tmp_path / "x-0.parquet", columns)
+    found = read(f"parquet:{tmp_path}/x-*.parquet")
+    assert [(p.source, p.text, p.language, p.url, p.problem) for p in found] == [
+        ("x-0.parquet@0", "four", "de", "", None),
+        ("x-0.parquet@0", "five", "de", "", None),
+        ("x-0.parquet@1", "", "und", "", Reason.MISSING_TEXT),
+        ("x-0.parquet@2", "", "und", "", Reason.MISSING_TEXT),
+        ("x-1.parquet@0", "one", "und", "http://x", None),
+        ("x-1.parquet@1", "", "und", "", Reason.MISSING_IMAGE),
+        ("x-1.parquet@2", "", "und", "", Reason.MISSING_IMAGE),
+    ]
+    assert {p.image for p in found if p.problem is None} == {IMAGE}
+
+
+def test_parquet_columns_have_the_names_that_are_given(tmp_path):
+    write_parquet(tmp_path / "x.parquet", {"jpg": [IMAGE], "ALT": ["one"], "lang": ["fr"], "URL": ["http://x"]})
+    fields = sources.Fields(image="jpg", text="ALT", language="lang", url="URL")
+    assert [(p.text, p.language, p.url) for p in read(f"parquet:{tmp_path}/x.parquet", fields)] == [
+        ("one", "fr", "http://x")
+    ]
+    with pytest.raises(DataError, match=r"no column 'image' of images; there are jpg, ALT, lang, URL: .*--image_field"):
+        read(f"parquet:{tmp_path}/x.parquet")
+    with pytest.raises(DataError, match="column 'ALT' of images holds string; it must hold bytes"):
+        read(f"parquet:{tmp_path}/x.parquet", sources.Fields(image="ALT", text="ALT"))
+    with pytest.raises(ConfigError, match="only parquet takes fields"):
+        sources.parse("folder:/x", fields)
+
+
+def test_parquet_is_read_by_the_batch_and_in_order(tmp_path):
+    texts = [f"text {i}" for i in range(500)]
+    write_parquet(tmp_path / "x.parquet", {"image": [IMAGE] * 500, "text": texts}, row_group_size=130)
+    found = read(f"parquet:{tmp_path}/x.parquet")
+    assert [p.text for p in found] == texts
+    assert [p.source for p in found] == [f"x.parquet@{i}" for i in range(500)]
+
+
+def test_parquet_text_that_is_no_utf8_is_one_rejection(tmp_path):
+    texts = pa.array([b"good", b"\xff\xfe", b"fine"], pa.binary()).view(pa.string())
+    write_parquet(tmp_path / "x.parquet", {"image": [IMAGE] * 3, "text": texts})
+    assert [(p.text, p.problem) for p in read(f"parquet:{tmp_path}/x.parquet")] == [
+        ("good", None), ("", Reason.INVALID_TEXT), ("fine", None)
+    ]  # fmt: skip
+
+
+def test_damage_costs_a_parquet_file_one_row_group(tmp_path):
+    for number, n in enumerate((200, 300)):
+        write_parquet(
+            tmp_path / f"x-{number}.parquet", {"image": [IMAGE] * n, "text": [f"{i}" for i in range(n)]},
+            row_group_size=100, compression="zstd", use_dictionary=False,
+        )  # fmt: skip
+    content = bytearray((tmp_path / "x-1.parquet").read_bytes())
+    middle = pq.read_metadata(tmp_path / "x-1.parquet").row_group(1).column(0).data_page_offset
+    content[middle : middle + 40] = b"\xff" * 40
+    (tmp_path / "x-1.parquet").write_bytes(content)
+    found = read(f"parquet:{tmp_path}/x-*.parquet")
+    good = [p.text for p in found if p.problem is None]
+    assert good == [f"{i}" for i in [*range(200), *range(100), *range(200, 300)]]
+    assert [(p.source, p.problem) for p in found if p.problem] == [("x-1.parquet@100", Reason.UNREADABLE_SOURCE)]
+    (tmp_path / "x-1.parquet").write_bytes(b"<html>")
+    assert [p.problem for p in read(f"parquet:{tmp_path}/x-*.parquet")[200:]] == [Reason.UNREADABLE_SOURCE]
+    with pytest.raises(DataError, match=r"x-1\.parquet cannot be read as Parquet"):
+        read(f"parquet:{tmp_path}/x-1.parquet")
+
+
 def test_folder_tasks_cover_every_line_once(tmp_path, monkeypatch):
     from beam_pipelines.sources import folder
 
@@ -157,7 +234,18 @@ def test_a_glob_without_matches_says_so(tmp_path):
         read(f"webdataset:{tmp_path}/nothing-*.tar")
 
 
+def test_a_range_names_files_one_by_one(tmp_path):
+    for number in (8, 9, 10, 11):
+        write_tar(tmp_path / f"x-{number:03d}.tar", [("a.jpg", IMAGE), ("a.txt", str(number).encode())])
+    found = read(f"webdataset:{tmp_path}/x-{{008..010}}.tar")
+    assert [(p.source, p.text) for p in found] == [("x-008.tar::a", "8"), ("x-009.tar::a", "9"), ("x-010.tar::a", "10")]
+    with pytest.raises(DataError, match=r"no file matches .*x-012\.tar"):
+        read(f"webdataset:{tmp_path}/x-{{010..012}}.tar")
+    with pytest.raises(DataError, match=r"range \{9\.\.8\} .* must count upwards"):
+        read(f"webdataset:{tmp_path}/x-{{9..8}}.tar")
+
+
 @pytest.mark.parametrize("source", ["", "folder", "folder:", "zip:/a", "/data/x.tar"])
 def test_an_unknown_source_names_the_formats(source):
-    with pytest.raises(ConfigError, match="webdataset, folder"):
+    with pytest.raises(ConfigError, match="webdataset, folder, parquet"):
         sources.parse(source)
