@@ -9,21 +9,18 @@ Every piece is committed under a final name, so a rerun takes up what an earlier
 
 import dataclasses
 import hashlib
-import json
 import logging
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
-import pyarrow as pa
-import pyarrow.parquet as pq
 from apache_beam.pvalue import AsList, TaggedOutput
 
 from beam_pipelines import job, normalise, sources
 from beam_pipelines.completion import ShardResult, complete_dataset
+from beam_pipelines.spool import Key, Spooled, Spools
 from schemas import job_config, records, rejections, shards, storage
 from schemas import manifest as manifests
 from schemas.errors import ConfigError
@@ -31,9 +28,7 @@ from schemas.identity import canonical_json, example_uid, image_identity, keyed_
 from schemas.job_config import content
 
 STAGE = "ingest"
-_READ_ROWS = 256
 _SOURCE_FIELDS = ("source", "image_field", "text_field", "language_field", "url_field")
-_PROGRESS_SECONDS = 10.0
 log = logging.getLogger(__name__)
 
 
@@ -102,27 +97,6 @@ class IngestConfig:
     def identity(self) -> list[str]:
         """The fields that make two jobs on one output directory the same job."""
         return [*_SOURCE_FIELDS, "name", "split", *job_config.content_fields(self)]
-
-
-@dataclass(frozen=True)
-class Spooled:
-    """What one task left behind: rows of its spool, and the tally of what it read."""
-
-    task: int
-    read: int
-    kept: int
-    rejected: dict[str, int]
-    spool: str
-
-
-@dataclass(frozen=True)
-class Key:
-    """A spooled row: all that is shuffled of it."""
-
-    uid: str
-    task: int
-    spool: str
-    row: int
 
 
 @dataclass(frozen=True)
@@ -203,40 +177,12 @@ class SpoolPairs(beam.DoFn):
 
 def spool_task(config: IngestConfig, task: sources.Task) -> tuple[Spooled, list[str]]:
     """Spools one task, or takes up the spool that an earlier attempt committed; returns its tally and uids."""
-    spool = _spool_name(config, task)
-    keys_path = _work(config, f"keys-{spool}.parquet")
-    if keys_path.exists():
-        return _read_keys(keys_path, task, spool)
+    name, spools = _spool_name(config, task), _spools(config)
+    found = spools.take_up(name, task.index)
+    if found is not None:
+        return found
     source, _ = config.parse_source()
-    rejected: list[rejections.Rejection] = []
-    uids: list[str] = []
-    read = 0
-
-    def good_rows() -> Iterator[bytes]:
-        nonlocal read
-        shown = time.monotonic()
-        for raw in source.read(task):
-            read += 1
-            try:
-                example = normalise_pair(raw, config)
-            except normalise.RejectedError as error:
-                rejected.append(
-                    rejections.Rejection(source=raw.source, stage=STAGE, reason=error.reason, detail=error.detail)
-                )
-                continue
-            uids.append(example.uid)
-            yield records.encode_example(example)
-            if time.monotonic() - shown > _PROGRESS_SECONDS:
-                shown = time.monotonic()
-                log.info("ingest: %s, %d pairs read, %d rejected", task.name, read, len(rejected))
-
-    # The keys go last: their presence says that spool and rejections are complete.
-    shards.write_shard(_work(config, f"spool-{spool}"), good_rows())
-    if rejected:
-        rejections.write(_work(config, f"rejections-{spool}.parquet"), rejected)
-    tally = Spooled(task.index, read, len(uids), dict(Counter(str(r.reason) for r in rejected)), spool)
-    _write_keys(keys_path, tally, uids)
-    return tally, uids
+    return spools.write(name, task.index, source.read(task), lambda raw: normalise_pair(raw, config), STAGE)
 
 
 def normalise_pair(raw: sources.RawPair, config: IngestConfig) -> records.Example:
@@ -270,7 +216,7 @@ def write_shard(config: IngestConfig, index: int, kept: Iterable[KeptKey]) -> Sh
     if path.exists():
         shard = shards.adopt_shard(path, uids=[k.key.uid for k in ordered])
         return ShardResult(index, shard, duplicates=duplicates)
-    written = shards.write_shard(path, _spooled_rows(config, [k.key for k in ordered]))
+    written = shards.write_shard(path, _spools(config).read([k.key for k in ordered]))
     log.info("ingest: shard %d of %d written, %d rows", index + 1, config.shards, written.shard.rows)
     return ShardResult(index, written.shard, duplicates=duplicates)
 
@@ -294,18 +240,17 @@ def complete(config: IngestConfig, written: list[ShardResult], tallies: list[Spo
             f"Delete {config.output} and use fewer"
         )
     for tally in tallies:
-        source = _work(config, f"rejections-{tally.spool}.parquet")
         if tally.rejected:
             target = storage.as_path(config.output) / rejections.DIRECTORY / f"part-{tally.task:05d}.parquet"
-            storage.replace(target, source.read_bytes())
+            storage.replace(target, _spools(config).rejections(tally.spool).read_bytes())
     return complete_dataset(
         config.output, config.dataset, written, row_kind="corpus", expected_shards=config.shards,
         kind="corpus", name=config.name, version=config.version, config=config, parents=[], counts=counts,
     )  # fmt: skip
 
 
-def _work(config: IngestConfig, name: str) -> storage.epath.Path:
-    return storage.as_path(config.output) / job.WORK_DIRECTORY / name
+def _spools(config: IngestConfig) -> Spools:
+    return Spools(storage.as_path(config.output) / job.WORK_DIRECTORY)
 
 
 def _spool_name(config: IngestConfig, task: sources.Task) -> str:
@@ -318,51 +263,12 @@ def _spool_name(config: IngestConfig, task: sources.Task) -> str:
 
 def _forget_other_source(config: IngestConfig, tasks: list[sources.Task]) -> None:
     """Removes the shards of an unfinished attempt at a source that has changed since: they hold other rows."""
-    marker, now = _work(config, "source.json"), canonical_json([_spool_name(config, task) for task in tasks])
+    marker, now = _spools(config).folder / "source.json", canonical_json([_spool_name(config, task) for task in tasks])
     if marker.exists() and marker.read_bytes() != now:
         log.info("ingest: the source has changed since the last attempt; its shards are made anew")
         for shard in storage.as_path(config.output).glob(f"{config.name}-{config.split}.array_record-*"):
             shard.unlink()
     storage.replace(marker, now)
-
-
-def _spooled_rows(config: IngestConfig, keys: list[Key]) -> Iterator[bytes]:
-    readers: dict[str, shards.ShardReader] = {}
-    try:
-        for spool in sorted({key.spool for key in keys}):
-            path = _work(config, f"keys-{spool}.parquet")
-            with path.open("rb") as file:
-                rows = pq.read_metadata(file).num_rows
-            readers[spool] = shards.ShardReader(_work(config, f"spool-{spool}"), rows)
-        for first in range(0, len(keys), _READ_ROWS):
-            piece = keys[first : first + _READ_ROWS]
-            places: dict[str, list[int]] = {}
-            for place, key in enumerate(piece):
-                places.setdefault(key.spool, []).append(place)
-            found: dict[int, bytes] = {}
-            for spool, wanted in places.items():
-                rows_read = readers[spool].read([piece[place].row for place in wanted])
-                found |= dict(zip(wanted, rows_read, strict=True))
-            yield from (found[place] for place in range(len(piece)))
-    finally:
-        for reader in readers.values():
-            reader.close()
-
-
-def _write_keys(path: storage.epath.Path, tally: Spooled, uids: list[str]) -> None:
-    counts = json.dumps({"read": tally.read, "rejected": tally.rejected}).encode()
-    schema = pa.schema([("uid", pa.string())], metadata={"tally": counts})
-    with storage.temporary_file(path) as temporary:
-        pq.write_table(pa.table({"uid": pa.array(uids, pa.string())}, schema=schema), temporary)
-        storage.commit(temporary, path)
-
-
-def _read_keys(path: storage.epath.Path, task: sources.Task, spool: str) -> tuple[Spooled, list[str]]:
-    with path.open("rb") as file:
-        table = pq.read_table(file)
-    counts = json.loads((table.schema.metadata or {})[b"tally"])
-    uids = table["uid"].to_pylist()
-    return Spooled(task.index, counts["read"], len(uids), counts["rejected"], spool), uids
 
 
 Config = IngestConfig
