@@ -1,7 +1,8 @@
 """`superbatch ingest`: a raw corpus becomes ArrayRecord shards that TFDS reads.
 
     source tasks ─ read, check, normalise ─► spools (images stay in files) + keys
-    keys ─ group by uid, drop exact duplicates ─ group by shard ─► shards in keyed order ─► metadata, manifest
+    keys ─ group by uid, drop exact duplicates ─ group by text, mark what is repeated ─ group by shard ─► shards
+    shards, in keyed order ─► metadata, manifest
 
 Only keys are shuffled; images go through spool files. A row's shard and place depend on its uid and the seed alone.
 Every piece is committed under a final name, so a rerun takes up what an earlier attempt finished.
@@ -9,6 +10,7 @@ Every piece is committed under a final name, so a rerun takes up what an earlier
 
 import dataclasses
 import hashlib
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -18,9 +20,11 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import AsList, TaggedOutput
 
-from beam_pipelines import job, normalise, sources
+from beam_pipelines import job, sources, texts
 from beam_pipelines.completion import ShardResult, complete_dataset
+from beam_pipelines.normalise import ImageLimits, normalise_image
 from beam_pipelines.spool import Key, Spooled, Spools
+from beam_pipelines.texts import TextLimits
 from schemas import job_config, records, rejections, shards, storage
 from schemas import manifest as manifests
 from schemas.errors import ConfigError
@@ -58,10 +62,21 @@ class IngestConfig:
     """number of shards"""
     seed: int = content(0)
     """key of the one global shuffle"""
-    max_pixels: int = content(2**26)
+    max_pixels: int = content(ImageLimits.max_pixels)
     """largest image accepted, width × height"""
-    max_text_characters: int = content(10_000)
+    min_side: int = content(ImageLimits.min_side)
+    """smallest image accepted: pixels of its shorter side"""
+    max_aspect_ratio: float = content(ImageLimits.max_aspect_ratio)
+    """longest image accepted: longer side over shorter"""
+    max_text_characters: int = content(TextLimits.max_characters)
     """longest text accepted"""
+    min_letters: int = content(TextLimits.min_letters)
+    """letters or emoji that a text needs beside addresses, file names and numbers"""
+    max_text_repeats: int | None = content(None)
+    """texts that come with more different images than this are boilerplate (ALIGN took 10); any number if not given"""
+    detect_language: float | None = content(None)
+    """detect the language of texts that come without one, where the detector is surer than this (0 to 1); needs
+    superbatch[language]"""
     max_rejected_fraction: float = 0.05
     """the job fails if a larger share of rows is rejected"""
 
@@ -69,12 +84,26 @@ class IngestConfig:
         self.parse_source()
         manifests.check_dataset_name("name", self.name)
         manifests.check_dataset_name("split", self.split)
-        for field in ("shards", "max_pixels", "max_text_characters"):
-            if getattr(self, field) < 1:
-                raise ConfigError(f"{field} is {getattr(self, field)}; it must be at least 1")
+        for field in (
+            "shards",
+            "max_pixels",
+            "min_side",
+            "max_aspect_ratio",
+            "max_text_characters",
+            "max_text_repeats",
+        ):
+            value = getattr(self, field)
+            if value is not None and not value >= 1:
+                raise ConfigError(f"{field} is {value}; it must be at least 1")
+        if self.min_letters < 0:
+            raise ConfigError(f"min_letters is {self.min_letters}; it must be at least 0, which accepts any text")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed is {self.seed}; it must lie in [0, 2³²)")
         manifests.check_version(self.version)
+        if self.detect_language is not None:
+            if not 0 <= self.detect_language <= 1:
+                raise ConfigError(f"detect_language is {self.detect_language}; it is a probability, from 0 to 1")
+            texts.check_detector()
         if not 0 <= self.max_rejected_fraction <= 1:
             raise ConfigError(f"max_rejected_fraction is {self.max_rejected_fraction}; it must lie in [0, 1]")
 
@@ -100,11 +129,12 @@ class IngestConfig:
 
 
 @dataclass(frozen=True)
-class KeptKey:
-    """The first of the rows that share a uid, and how many there were."""
+class UniqueKey:
+    """The first of the rows that share a uid, and how many there were; or, of such a row, that it is boilerplate."""
 
     key: Key
     copies: int
+    repeated: bool = False
 
 
 def run(config: IngestConfig, beam_flags: list[str]) -> manifests.Manifest | None:
@@ -132,17 +162,25 @@ def build(pipeline: beam.Pipeline, config: IngestConfig, tasks: list[sources.Tas
         | "Spread tasks" >> beam.Reshuffle()
         | "Read and normalise" >> beam.ParDo(SpoolPairs(config)).with_outputs(SpoolPairs.TALLIES, main="keys")
     )
-    kept = (
+    unique = (
         spooled.keys
         | "Key by uid" >> beam.Map(lambda key: (key.uid, key))
         | "Group by uid" >> beam.GroupByKey()
         | "Drop exact duplicates" >> beam.MapTuple(lambda _, keys: first_of(keys))
-        | "Choose shard"
-        >> beam.Map(lambda kept: (shard_of(keyed_order(kept.key.uid, config.seed), config.shards), kept))
+    )
+    if (allowed := config.max_text_repeats) is not None:
+        unique = (
+            unique
+            | "Key by text" >> beam.Map(lambda found: (found.key.text_id, found))
+            | "Group by text" >> beam.GroupByKey()
+            | "Mark repeated texts" >> beam.FlatMapTuple(lambda _, found: mark_repeated(found, allowed))
+        )
+    placed = unique | "Choose shard" >> beam.Map(
+        lambda found: (shard_of(keyed_order(found.key.uid, config.seed), config.shards), found)
     )
     every_shard = pipeline | "List shards" >> beam.Create([(index, None) for index in range(config.shards)])
     written = (
-        {"keys": kept, "shard": every_shard}
+        {"keys": placed, "shard": every_shard}
         | "Group by shard" >> beam.CoGroupByKey()
         | "Write corpus shards" >> beam.MapTuple(lambda index, groups: write_shard(config, index, groups["keys"]))
     )
@@ -153,10 +191,20 @@ def build(pipeline: beam.Pipeline, config: IngestConfig, tasks: list[sources.Tas
     )
 
 
-def first_of(keys: Iterable[Key]) -> KeptKey:
+def first_of(keys: Iterable[Key]) -> UniqueKey:
     """Picks the row to keep of those that are exactly the same pair: the first in source order."""
     found = sorted(keys, key=lambda key: (key.task, key.row))
-    return KeptKey(found[0], copies=len(found))
+    return UniqueKey(found[0], copies=len(found))
+
+
+def mark_repeated(found: Iterable[UniqueKey], allowed: int) -> Iterator[UniqueKey]:
+    """Marks the rows of one text if there are more than are allowed; holds no more than that in memory."""
+    rest = iter(found)
+    first = list(itertools.islice(rest, allowed + 1))
+    if len(first) <= allowed:
+        yield from first
+    else:
+        yield from (dataclasses.replace(row, repeated=True) for row in itertools.chain(first, rest))
 
 
 class SpoolPairs(beam.DoFn):
@@ -169,14 +217,13 @@ class SpoolPairs(beam.DoFn):
 
     def process(self, task: sources.Task) -> Iterator[Any]:
         """Emits a `Key` for every spooled row, and a `Spooled` tally."""
-        tally, uids = spool_task(self._config, task)
+        tally, keys = spool_task(self._config, task)
         yield TaggedOutput(self.TALLIES, tally)
-        for row, uid in enumerate(uids):
-            yield Key(uid, task.index, tally.spool, row)
+        yield from keys
 
 
-def spool_task(config: IngestConfig, task: sources.Task) -> tuple[Spooled, list[str]]:
-    """Spools one task, or takes up the spool that an earlier attempt committed; returns its tally and uids."""
+def spool_task(config: IngestConfig, task: sources.Task) -> tuple[Spooled, list[Key]]:
+    """Spools one task, or takes up the spool that an earlier attempt committed; returns its tally and keys."""
     name, spools = _spool_name(config, task), _spools(config)
     found = spools.take_up(name, task.index)
     if found is not None:
@@ -189,18 +236,26 @@ def normalise_pair(raw: sources.RawPair, config: IngestConfig) -> records.Exampl
     """Returns the example to store.
 
     Raises:
-      normalise.RejectedError: with the reason.
+      RejectedError: with the reason.
     """
     if raw.problem is not None:
-        raise normalise.RejectedError(raw.problem, raw.detail)
-    text = normalise.normalise_caption(raw.text, config.max_text_characters)
-    stored = normalise.normalise_image(raw.image, config.max_pixels)
+        raise rejections.RejectedError(raw.problem, raw.detail)
+    text = texts.normalise_caption(
+        raw.text, TextLimits(min_letters=config.min_letters, max_characters=config.max_text_characters)
+    )
+    image_limits = ImageLimits(
+        max_pixels=config.max_pixels, min_side=config.min_side, max_aspect_ratio=config.max_aspect_ratio
+    )
+    stored = normalise_image(raw.image, image_limits)
+    language = texts.language_tag(raw.language)
+    if language == texts.UNKNOWN_LANGUAGE and config.detect_language is not None:
+        language = texts.detect_language(text, config.detect_language)
     return records.Example(
         image=stored.image,
         text=text,
         uid=example_uid(stored.image, text),
         image_id=image_identity(stored.image),
-        language=rejections.printable(raw.language),
+        language=language,
         url=rejections.printable(raw.url),
         source=rejections.printable(raw.source),
         width=stored.width,
@@ -208,17 +263,35 @@ def normalise_pair(raw: sources.RawPair, config: IngestConfig) -> records.Exampl
     )
 
 
-def write_shard(config: IngestConfig, index: int, kept: Iterable[KeptKey]) -> ShardResult:
-    """Writes one shard of the corpus in keyed order, reading its rows from the spools by random access."""
-    ordered = sorted(kept, key=lambda k: (keyed_order(k.key.uid, config.seed), k.key.uid))
+def write_shard(config: IngestConfig, index: int, found: Iterable[UniqueKey]) -> ShardResult:
+    """Writes one shard of the corpus in keyed order, reading its rows from the spools by random access.
+
+    Rows whose text is boilerplate are written beside it as rejections instead.
+    """
+    ordered = sorted(found, key=lambda row: (keyed_order(row.key.uid, config.seed), row.key.uid))
+    kept, repeated = ([row.key for row in ordered if row.repeated is is_it] for is_it in (False, True))
+    duplicates = sum(row.copies - 1 for row in ordered)
     path = storage.as_path(config.output) / shards.shard_name(config.dataset, index, config.shards)
-    duplicates = sum(k.copies - 1 for k in ordered)
     if path.exists():
-        shard = shards.adopt_shard(path, uids=[k.key.uid for k in ordered])
-        return ShardResult(index, shard, duplicates=duplicates)
-    written = shards.write_shard(path, _spools(config).read([k.key for k in ordered]))
+        shard = shards.adopt_shard(path, uids=[key.uid for key in kept])
+        return ShardResult(index, shard, duplicates=duplicates, invalid=len(repeated))
+    if repeated:  # before the shard is committed: a shard that stands has its rejections beside it
+        _reject_repeated(config, index, repeated)
+    written = shards.write_shard(path, _spools(config).read(kept))
     log.info("ingest: shard %d of %d written, %d rows", index + 1, config.shards, written.shard.rows)
-    return ShardResult(index, written.shard, duplicates=duplicates)
+    return ShardResult(index, written.shard, duplicates=duplicates, invalid=len(repeated))
+
+
+def _reject_repeated(config: IngestConfig, index: int, keys: list[Key]) -> None:
+    examples = (records.decode_example(row) for row in _spools(config).read(keys))
+    detail = f"comes with more than {config.max_text_repeats} images: "
+    rows = [
+        rejections.Rejection(
+            source=e.source, stage=STAGE, reason=rejections.Reason.REPEATED_TEXT, detail=detail + e.text
+        )
+        for e in examples
+    ]
+    rejections.write(storage.as_path(config.output) / rejections.DIRECTORY / f"repeated-{index:05d}.parquet", rows)
 
 
 def complete(config: IngestConfig, written: list[ShardResult], tallies: list[Spooled]) -> manifests.Manifest:
@@ -226,6 +299,8 @@ def complete(config: IngestConfig, written: list[ShardResult], tallies: list[Spo
     rejected: Counter[rejections.Reason] = Counter()
     for tally in tallies:
         rejected.update({rejections.Reason(reason): n for reason, n in tally.rejected.items()})
+    if repeated := sum(result.invalid for result in written):
+        rejected[rejections.Reason.REPEATED_TEXT] = repeated
     counts = manifests.Counts(
         read=sum(t.read for t in tallies),
         kept=sum(result.shard.rows for result in written),
@@ -256,7 +331,9 @@ def _spools(config: IngestConfig) -> Spools:
 def _spool_name(config: IngestConfig, task: sources.Task) -> str:
     """Names a task's spool by all that decides it, so that a source which has changed is read anew."""
     stat = storage.as_path(task.path).stat()
-    settings = {name: getattr(config, name) for name in (*_SOURCE_FIELDS, "max_pixels", "max_text_characters")}
+    decided_later = ("shards", "seed", "max_text_repeats")
+    decide = [*_SOURCE_FIELDS, *(name for name in job_config.content_fields(config) if name not in decided_later)]
+    settings = {name: getattr(config, name) for name in decide}
     identity = [dataclasses.asdict(task), stat.length, str(stat.mtime), settings]
     return f"{task.index:05d}-{hashlib.sha256(canonical_json(identity)).hexdigest()[:12]}"
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beam_pipelines.normalise import RejectedError
 from beam_pipelines.sources import RawPair
+from beam_pipelines.texts import text_identity
 from schemas import records, rejections, shards, storage
 
 _READ_ROWS = 256
@@ -39,6 +39,7 @@ class Key:
     """A spooled row: all that is shuffled of it."""
 
     uid: str
+    text_id: str  # of its text alone, to find texts that come again and again
     task: int
     spool: str
     row: int
@@ -50,16 +51,17 @@ class Spools:
 
     folder: storage.epath.Path
 
-    def take_up(self, name: str, task: int) -> tuple[Spooled, list[str]] | None:
-        """Returns the tally and the uids of a spool that an earlier attempt committed, None if there is none."""
+    def take_up(self, name: str, task: int) -> tuple[Spooled, list[Key]] | None:
+        """Returns the tally and the keys of a spool that an earlier attempt committed, None if there is none."""
         path = self._keys(name)
         if not path.exists():
             return None
         with path.open("rb") as file:
             table = pq.read_table(file)
         counts = json.loads((table.schema.metadata or {})[b"tally"])
-        uids = table["uid"].to_pylist()
-        return Spooled(task, counts["read"], len(uids), counts["rejected"], name), uids
+        identities = zip(table["uid"].to_pylist(), table["text_id"].to_pylist(), strict=True)
+        keys = [Key(uid, text_id, task, name, row) for row, (uid, text_id) in enumerate(identities)]
+        return Spooled(task, counts["read"], len(keys), counts["rejected"], name), keys
 
     def write(
         self,
@@ -68,10 +70,10 @@ class Spools:
         pairs: Iterable[RawPair],
         normalise: Callable[[RawPair], records.Example],
         stage: str,
-    ) -> tuple[Spooled, list[str]]:
-        """Spools what `normalise` makes of a task's pairs; what it rejects goes beside. Returns tally and uids."""
+    ) -> tuple[Spooled, list[Key]]:
+        """Spools what `normalise` makes of a task's pairs; what it rejects goes beside. Returns tally and keys."""
         rejected: list[rejections.Rejection] = []
-        uids: list[str] = []
+        keys: list[Key] = []
         read = 0
 
         def good_rows() -> Iterator[bytes]:
@@ -81,12 +83,12 @@ class Spools:
                 read += 1
                 try:
                     example = normalise(raw)
-                except RejectedError as error:
+                except rejections.RejectedError as error:
                     rejected.append(
                         rejections.Rejection(source=raw.source, stage=stage, reason=error.reason, detail=error.detail)
                     )
                     continue
-                uids.append(example.uid)
+                keys.append(Key(example.uid, text_identity(example.text), task, name, len(keys)))
                 yield records.encode_example(example)
                 if time.monotonic() - shown > _PROGRESS_SECONDS:
                     shown = time.monotonic()
@@ -95,9 +97,9 @@ class Spools:
         shards.write_shard(self._rows(name), good_rows())
         if rejected:
             rejections.write(self.rejections(name), rejected)
-        tally = Spooled(task, read, len(uids), dict(Counter(str(r.reason) for r in rejected)), name)
-        self._write_keys(tally, uids)
-        return tally, uids
+        tally = Spooled(task, read, len(keys), dict(Counter(str(r.reason) for r in rejected)), name)
+        self._write_keys(tally, keys)
+        return tally, keys
 
     def read(self, keys: Sequence[Key]) -> Iterator[bytes]:
         """Yields spooled rows in the order asked, by random access."""
@@ -131,10 +133,11 @@ class Spools:
     def _keys(self, name: str) -> storage.epath.Path:
         return self.folder / f"keys-{name}.parquet"
 
-    def _write_keys(self, tally: Spooled, uids: list[str]) -> None:
+    def _write_keys(self, tally: Spooled, keys: list[Key]) -> None:
         counts = json.dumps({"read": tally.read, "rejected": tally.rejected}).encode()
-        schema = pa.schema([("uid", pa.string())], metadata={"tally": counts})
+        columns = {name: [getattr(key, name) for key in keys] for name in ("uid", "text_id")}
+        table = pa.table(columns, schema=pa.schema(dict.fromkeys(columns, pa.string()), metadata={"tally": counts}))
         # They go last: their presence says that rows and rejections are complete.
         with storage.temporary_file(self._keys(tally.spool)) as temporary:
-            pq.write_table(pa.table({"uid": pa.array(uids, pa.string())}, schema=schema), temporary)
+            pq.write_table(table, temporary)
             storage.commit(temporary, self._keys(tally.spool))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from beam_pipelines.texts import TextLimits, normalise_caption
 from schemas.identity import example_uid, keyed_order
 
 _BOILERPLATE = ("IMG_{n:04d}.JPG", "DSC{n:05d}.jpg", "image", "photo", "untitled", "click to enlarge", "thumbnail {n}")
@@ -112,7 +113,7 @@ def write_truth(path: Path, pool: Sequence[NoisyPair]) -> None:
     truth: dict[str, Truth] = {}
     for noisy in pool:
         if noisy.truth is not None:
-            uid = example_uid(noisy.pair.image, noisy.pair.text)
+            uid = example_uid(noisy.pair.image, normalise_caption(noisy.pair.text, TextLimits(min_letters=0)))
             # A caption that fits is no mismatch, even if it came from elsewhere.
             truth[uid] = Truth.MATCHED if truth.get(uid) == Truth.MATCHED else noisy.truth
     path.parent.mkdir(parents=True, exist_ok=True)

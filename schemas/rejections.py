@@ -29,13 +29,26 @@ class Reason(StrEnum):
     EMPTY_TEXT = "empty_text"
     INVALID_TEXT = "invalid_text"
     TEXT_TOO_LONG = "text_too_long"
+    BOILERPLATE_TEXT = "boilerplate_text"
+    REPEATED_TEXT = "repeated_text"
     NOT_AN_IMAGE = "not_an_image"
     TRUNCATED_IMAGE = "truncated_image"
     UNDECODABLE_IMAGE = "undecodable_image"
     TOO_MANY_PIXELS = "too_many_pixels"
+    IMAGE_TOO_SMALL = "image_too_small"
+    EXTREME_ASPECT_RATIO = "extreme_aspect_ratio"
     NOT_EMBEDDED = "not_embedded"
     NOT_PICKED = "not_picked"
     OVER_BUDGET = "over_budget"
+
+
+class RejectedError(Exception):
+    """An example is not stored; carries the reason and what the library said."""
+
+    def __init__(self, reason: Reason, detail: str = ""):
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,10 @@ that reads them decodes in the same way.
 
 import hashlib
 import io
+import math
 
 import numpy as np
+import simplejpeg
 from PIL import Image
 
 from schemas.errors import ConfigError
@@ -35,16 +37,45 @@ def decode_image(image: bytes, resolution: int, decoder: str = ANTIALIASED) -> n
       OSError: the bytes are not an image, or a damaged one.
     """
     size = (resolution, resolution)
-    try:
-        with Image.open(io.BytesIO(image)) as opened:
-            if decoder == ANTIALIASED:
-                opened.draft(None, size)  # of any format but JPEG, nothing
-            pixels = opened.convert("RGB")
-    except (ValueError, SyntaxError, EOFError) as error:  # what Pillow's parsers raise beside OSError
-        raise OSError(f"image cannot be decoded: {error}") from None
+    pixels = _plain_jpeg(image, resolution if decoder == ANTIALIASED else None)
+    if pixels is None:
+        try:
+            with Image.open(io.BytesIO(image)) as opened:
+                if decoder == ANTIALIASED:
+                    opened.draft(None, size)  # of any format but JPEG, nothing
+                pixels = np.asarray(opened.convert("RGB"))
+        except (ValueError, SyntaxError, EOFError) as error:  # what Pillow's parsers raise beside OSError
+            raise OSError(f"image cannot be decoded: {error}") from None
     if decoder == BIG_VISION:
-        return _bilinear(np.asarray(pixels), resolution)
-    return np.asarray(pixels if pixels.size == size else pixels.resize(size, Image.Resampling.BILINEAR))
+        return _bilinear(pixels, resolution)
+    if pixels.shape[:2] == size:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+
+
+def _plain_jpeg(image: bytes, resolution: int | None) -> np.ndarray | None:
+    """Decodes an undamaged JPEG in the usual colours, to the very pixels that Pillow gives but quicker; else None.
+
+    Args:
+      image: any bytes.
+      resolution: the JPEG is scaled by a half, a quarter or an eighth, to no less than this a side, as Pillow's `draft`
+        does; None for whole.
+    """
+    if not image.startswith(_JPEG):
+        return None
+    try:
+        lines, columns, colours, _ = simplejpeg.decode_jpeg_header(image)
+        height, width = int(lines), int(columns)
+        if colours not in ("YCbCr", "Gray") or min(height, width) < _SMALLEST:
+            return None
+        factor = next(k for k in (8, 4, 2, 1) if k == 1 or min(height, width) >= k * (resolution or math.inf))
+        return simplejpeg.decode_jpeg(image, min_height=-(-height // factor), min_width=-(-width // factor))
+    except ValueError:  # damaged, or not quite in order: Pillow decides
+        return None
+
+
+_JPEG = b"\xff\xd8\xff"
+_SMALLEST = 16  # pixels a side; the sizes to which a smaller JPEG can be scaled are not all different
 
 
 def _bilinear(pixels: np.ndarray, resolution: int) -> np.ndarray:

@@ -6,13 +6,14 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
-from beam_pipelines.normalise import RejectedError, normalise_caption, normalise_image
-from schemas.rejections import Reason
+from beam_pipelines import normalise
+from beam_pipelines.normalise import ImageLimits, normalise_image
+from schemas.rejections import Reason, RejectedError
 from tests.conftest import picture
 
-LIMIT = 2**20
+LIMIT = ImageLimits(max_pixels=2**20, min_side=4)
 
 
 def saved(image: Image.Image, kind: str, **options) -> bytes:
@@ -141,20 +142,47 @@ def test_a_bomb_is_rejected_by_its_header():
     assert rejected.value.reason == Reason.TOO_MANY_PIXELS
 
 
-def test_captions_are_nfc_and_stripped():
-    assert normalise_caption("  e\N{COMBINING ACUTE ACCENT}\n", 10) == "é"
+@pytest.mark.parametrize(
+    ("size", "reason"),
+    [((3, 30), Reason.IMAGE_TOO_SMALL), ((900, 10), Reason.EXTREME_ASPECT_RATIO), ((4, 4), None), ((160, 8), None)],
+)
+def test_sides_and_their_ratio_have_limits(size, reason):
+    image = saved(Image.new("RGB", size), "PNG")
+    if reason is None:
+        assert normalise_image(image, LIMIT).image == image
+        return
+    with pytest.raises(RejectedError) as rejected:
+        normalise_image(image, LIMIT)
+    assert rejected.value.reason == reason
+    assert f"{size[0]}×{size[1]}" in rejected.value.detail
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("", Reason.EMPTY_TEXT),
-        (" \n", Reason.EMPTY_TEXT),
-        ("\ud800", Reason.INVALID_TEXT),
-        ("x" * 11, Reason.TEXT_TOO_LONG),
-    ],
+    ("scale", "kind"), [(1.0, np.float32), (255, np.float32), (65535, np.float32), (65535, np.int32)]
 )
-def test_captions_are_rejected_with_their_reason(text, reason):
-    with pytest.raises(RejectedError) as rejected:
-        normalise_caption(text, 10)
-    assert rejected.value.reason == reason
+def test_samples_of_any_scale_keep_their_brightness(scale, kind):
+    samples = np.linspace(0, scale, 64).reshape(8, 8).astype(kind)
+    levels = np.asarray(opened(normalise_image(saved(Image.fromarray(samples), "TIFF"), LIMIT)))[..., 0]
+    np.testing.assert_allclose(levels.flatten(), np.linspace(0, 255, 64), atol=1)
+
+
+def test_what_is_written_anew_takes_its_colours_from_its_profile():
+    """An sRGB profile whose red and blue have changed places; and one that is none."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = profile.replace(b"rXYZ", b"tmp1", 1).replace(b"bXYZ", b"rXYZ", 1).replace(b"tmp1", b"bXYZ", 1)
+    red = Image.new("RGB", (8, 8), (250, 0, 0))
+    for found, colour in ((swapped, (0, 0, 250)), (b"no profile", (250, 0, 0))):
+        stored = opened(normalise_image(saved(red, "PNG", icc_profile=found), LIMIT))
+        assert stored.getpixel((4, 4)) == (250, 0, 0)  # plain: the bytes stay as they are
+        stored = opened(normalise_image(saved(red, "TIFF", icc_profile=found), LIMIT))
+        np.testing.assert_allclose(stored.getpixel((4, 4)), colour, atol=3)
+        assert "icc_profile" not in stored.info
+
+
+def test_a_jpeg_that_is_not_quite_in_order_gets_pillows_verdict():
+    """Some wrong bits draw a complaint from libjpeg, and still give a whole picture: they are no reason to drop it."""
+    jpeg = picture(0, kind="JPEG", pixels=64)
+    assert normalise._decodes(jpeg)
+    damaged = (jpeg[:-at] + bytes([jpeg[-at] ^ bit]) + jpeg[1 - at :] for at in range(3, 60) for bit in (1, 16, 128))
+    untidy = next(image for image in damaged if not normalise._decodes(image) and Image.open(io.BytesIO(image)).load())
+    assert normalise_image(untidy, LIMIT).image == untidy

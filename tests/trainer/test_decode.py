@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainer import flexi
+from trainer import decode, flexi
 from trainer.decode import ANTIALIASED, BIG_VISION, decode_image, preprocessing_fingerprint
 
 
@@ -53,6 +53,33 @@ def test_a_jpeg_is_scaled_while_it_is_decoded_and_looks_the_same():
     np.testing.assert_array_equal(
         decode_image(jpeg, 280), np.asarray(Image.open(io.BytesIO(jpeg)).resize((280, 280), Image.Resampling.BILINEAR))
     )
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 1}, {"quality": 5}])
+@pytest.mark.parametrize("decoder", [ANTIALIASED, BIG_VISION])
+def test_a_jpegs_pixels_are_pillows(monkeypatch, decoder, options, mode):
+    for height, width in ((15, 15), (16, 16), (17, 63), (64, 65), (100, 257), (301, 128)):
+        output = io.BytesIO()
+        Image.fromarray(photo(height, width)).convert(mode).save(output, "JPEG", **({"quality": 90} | options))
+        for resolution in (8, 13, 32, 64):
+            found = decode_image(output.getvalue(), resolution, decoder)
+            with monkeypatch.context() as patched:
+                patched.setattr(decode, "_plain_jpeg", lambda *_: None)
+                np.testing.assert_array_equal(found, decode_image(output.getvalue(), resolution, decoder))
+
+
+def test_jpegs_that_are_not_plain_are_pillows():
+    whole = encoded(photo(64, 64), "JPEG")
+    cmyk = io.BytesIO()
+    Image.fromarray(photo(64, 64)).convert("CMYK").save(cmyk, "JPEG")
+    for image in (whole[:-300], cmyk.getvalue(), encoded(photo(64, 64), "PNG"), b"\xff\xd8\xff"):
+        assert decode._plain_jpeg(image, 32) is None
+    assert decode._plain_jpeg(whole, 32) is not None
+    decode_image(cmyk.getvalue(), 32)
+    for damaged in (whole[:-300], b"\xff\xd8\xff"):
+        with pytest.raises(OSError, match="image"):
+            decode_image(damaged, 32)
 
 
 def test_a_png_is_antialiased_and_big_vision_is_not():
