@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.pvalue import AsList
 
-from beam_pipelines import job, policies
+from beam_pipelines import job, policies, progress
 from beam_pipelines.completion import ShardResult, complete_dataset
 from schemas import job_config, records, rejections, selections, shards, storage
 from schemas import manifest as manifests
@@ -162,10 +162,14 @@ def build(
 def write_shard(plan: ShardPlan, output: Output, directory: str, corpus_shards: list[manifests.Shard]) -> ShardResult:
     """Writes one shard of a dataset, or takes up the one that an earlier attempt committed."""
     path = storage.as_path(output.directory) / shards.shard_name(output.dataset, plan.index, output.shards)
+    tracked = progress.of(f"curate {output.label}", output.directory, "shard", output.shards, output.rows)
     if path.exists():
-        return ShardResult(plan.index, shards.adopt_shard(path, uids=plan.uids))
+        adopted = shards.adopt_shard(path, uids=plan.uids)
+        tracked.finish_part(taken_up=adopted.rows)
+        return ShardResult(plan.index, adopted)
     corpus = shards.DatasetReader(directory, corpus_shards)
-    written = shards.write_shard(path, _rows(corpus, plan))
+    written = shards.write_shard(path, _rows(corpus, plan, tracked))
+    tracked.finish_part()
     log.info("curate: %s shard %d of %d, %d rows", output.label, plan.index + 1, output.shards, len(plan.rows))
     return ShardResult(plan.index, written.shard)
 
@@ -312,7 +316,7 @@ def lay_out(chosen: pa.Table, count: int, seed: int) -> list[ShardPlan]:
     return plans
 
 
-def _rows(corpus: shards.DatasetReader, plan: ShardPlan) -> Iterator[bytes]:
+def _rows(corpus: shards.DatasetReader, plan: ShardPlan, tracked: progress.Progress) -> Iterator[bytes]:
     selected: Sequence[records.Selection | None] = plan.selected or [None] * len(plan.rows)
     for first in range(0, len(plan.rows), _READ_ROWS):
         piece = slice(first, first + _READ_ROWS)
@@ -325,6 +329,8 @@ def _rows(corpus: shards.DatasetReader, plan: ShardPlan) -> Iterator[bytes]:
                     "to different corpora"
                 )
             yield records.encode_example(replace(example, selection=selection))
+        if line := tracked.count(len(plan.rows[piece])):
+            log.info("%s", line)
 
 
 def _uids(directory: str, corpus: manifests.Manifest) -> list[str]:

@@ -6,9 +6,10 @@ The unit of work is a shard: a handler embeds one in order and commits it, so al
 and a retry redoes one shard. A row that cannot be embedded becomes an explicit invalid row, never a shorter shard.
 """
 
+import itertools
 import logging
-import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ import numpy as np
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.pvalue import AsList
 
-from beam_pipelines import job
+from beam_pipelines import job, progress
 from beam_pipelines.completion import ShardResult, complete_dataset
 from schemas import job_config, records, rejections, shards, storage
 from schemas import manifest as manifests
@@ -27,7 +28,6 @@ from trainer import model as models
 from trainer import tokenizer
 
 STAGE = "embed"
-_PROGRESS_SECONDS = 10.0
 log = logging.getLogger(__name__)
 
 
@@ -57,13 +57,16 @@ class EmbedConfig:
     """type of the stored vectors"""
     batch_size: int = 256
     """rows embedded at a time; the last batch of a shard is padded"""
+    workers: int = 2
+    """threads that read and decode, while the model embeds the batch before"""
     max_rejected_fraction: float = 0.05
     """the job fails if a larger share of rows cannot be embedded"""
 
     def __post_init__(self) -> None:
         manifests.check_version(self.version)
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size is {self.batch_size}; it must be at least 1")
+        for field in ("batch_size", "workers"):
+            if getattr(self, field) < 1:
+                raise ConfigError(f"{field} is {getattr(self, field)}; it must be at least 1")
         if not 0 <= self.max_rejected_fraction <= 1:
             raise ConfigError(f"max_rejected_fraction is {self.max_rejected_fraction}; it must lie in [0, 1]")
         _ = self.source  # checks that an .npz comes with what it needs
@@ -108,7 +111,7 @@ def build(
         pipeline
         | "List corpus shards" >> beam.Create(tasks)
         | "Spread shards" >> beam.Reshuffle()
-        | "Embed shards" >> RunInference(ShardEmbedder(config))
+        | "Embed shards" >> RunInference(ShardEmbedder(config, corpus))
     )
     _ = (
         pipeline
@@ -120,9 +123,9 @@ def build(
 class ShardEmbedder(ModelHandler[ShardTask, ShardResult, models.Model]):
     """Loads the reference once for a worker; embeds and commits one shard at a time."""
 
-    def __init__(self, config: EmbedConfig):
+    def __init__(self, config: EmbedConfig, corpus: manifests.Manifest):
         super().__init__(min_batch_size=1, max_batch_size=1)
-        self._config = config
+        self._config, self._shards, self._rows = config, len(corpus.shards), corpus.rows
 
     def load_model(self) -> models.Model:
         """Loads the reference."""
@@ -132,11 +135,12 @@ class ShardEmbedder(ModelHandler[ShardTask, ShardResult, models.Model]):
         self, batch: Sequence[ShardTask], model: models.Model, inference_args: dict[str, Any] | None = None
     ) -> Iterator[ShardResult]:
         """Embeds every shard of the batch (there is one)."""
+        tracked = progress.of(STAGE, self._config.output, "shard", self._shards, self._rows)
         for task in batch:
-            yield embed_shard(self._config, model, task)
+            yield embed_shard(self._config, model, task, tracked)
 
 
-def embed_shard(config: EmbedConfig, model: models.Model, task: ShardTask) -> ShardResult:
+def embed_shard(config: EmbedConfig, model: models.Model, task: ShardTask, tracked: progress.Progress) -> ShardResult:
     """Embeds and commits one shard, or takes up the one that an earlier attempt committed."""
     source = storage.as_path(config.corpus) / task.shard.name
     target = storage.as_path(config.output) / task.shard.name
@@ -145,48 +149,88 @@ def embed_shard(config: EmbedConfig, model: models.Model, task: ShardTask) -> Sh
         shard = shards.adopt_shard(target, uids=uids)
         rows = shards.read_all(target, task.shard.rows)
         invalid = sum(not records.decode_embedding(row).valid for row in rows)
+        tracked.finish_part(taken_up=shard.rows)
         return _result(task, shard, model, invalid)
     failed: list[rejections.Rejection] = []
-    written = shards.write_shard(target, _embed_rows(config, model, task, source, failed))
+    written = shards.write_shard(target, _embed_rows(config, model, task, source, failed, tracked))
+    tracked.finish_part()
     log.info("embed: shard %d written, %d rows, %d invalid", task.index, written.shard.rows, len(failed))
     return _result(task, written.shard, model, len(failed))
 
 
-def _embed_rows(
-    config: EmbedConfig, model: models.Model, task: ShardTask, source: Any, failed: list[rejections.Rejection]
-) -> Iterator[bytes]:
-    shown, size, resolution = time.monotonic(), config.batch_size, model.architecture.resolution
-    with shards.ShardReader(source, task.shard.rows) as reader:
-        for first in range(0, task.shard.rows, size):
+@dataclass(frozen=True)
+class _Batch:
+    """Rows of a shard, ready for the model: always of the full size, the last one filled up."""
+
+    first: int
+    examples: list[records.Example]
+    pixels: np.ndarray  # uint8 [batch_size, r, r, 3]
+    tokens: np.ndarray  # int32 [batch_size, length]
+    problems: list[str | None]  # of each example; None where its image was decoded
+
+
+def _read_batches(config: EmbedConfig, model: models.Model, task: ShardTask, source: Any) -> Iterator[_Batch]:
+    """Reads and decodes a shard, one batch ahead of whoever takes them: the model works in the meantime."""
+    size, resolution = config.batch_size, model.architecture.resolution
+
+    def decode(place: int, image: bytes, pixels: np.ndarray) -> str | None:
+        try:
+            pixels[place] = model.decode(image)
+        except OSError as error:
+            return str(error)
+        return None
+
+    with (
+        shards.ShardReader(source, task.shard.rows) as reader,
+        ThreadPoolExecutor(config.workers, "decode") as decoders,
+        ThreadPoolExecutor(1, "read ahead") as ahead,
+    ):
+
+        def prepare(first: int) -> _Batch:
             rows = reader.read_range(first, min(first + size, task.shard.rows))
             examples = [records.decode_example(row) for row in rows]
             pixels = np.zeros((size, resolution, resolution, 3), np.uint8)
+            problems = decoders.map(decode, range(len(examples)), (e.image for e in examples), itertools.repeat(pixels))
             tokens = np.full((size, model.tokenizer.length), tokenizer.END, np.int32)
             tokens[: len(examples)] = model.tokenizer([e.text for e in examples])
-            decoded = np.zeros(len(examples), bool)
-            for place, example in enumerate(examples):
-                try:
-                    pixels[place] = model.decode(example.image)
-                    decoded[place] = True
-                except OSError as error:
-                    failed.append(_failure(example, task, first + place, str(error)))
-            image, text = model.embed(pixels, tokens)
-            finite = np.isfinite(image.sum(axis=1) + text.sum(axis=1))
-            for place, example in enumerate(examples):
-                valid = bool(decoded[place] and finite[place])
-                if decoded[place] and not valid:
-                    failed.append(_failure(example, task, first + place, "the reference gives no finite embedding"))
-                yield records.encode_embedding(
-                    records.Embedding(
-                        uid=example.uid,
-                        valid=valid,
-                        image_embedding=records.pack_vector(np.where(valid, image[place], 0), config.dtype),
-                        text_embedding=records.pack_vector(np.where(valid, text[place], 0), config.dtype),
-                    )
+            return _Batch(first, examples, pixels, tokens, list(problems))
+
+        upcoming = ahead.submit(prepare, 0)
+        for following in range(size, task.shard.rows + size, size):
+            batch = upcoming.result()
+            if following < task.shard.rows:
+                upcoming = ahead.submit(prepare, following)
+            yield batch
+
+
+def _embed_rows(
+    config: EmbedConfig,
+    model: models.Model,
+    task: ShardTask,
+    source: Any,
+    failed: list[rejections.Rejection],
+    tracked: progress.Progress,
+) -> Iterator[bytes]:
+    for batch in _read_batches(config, model, task, source):
+        image, text = model.embed(batch.pixels, batch.tokens)
+        zeros = np.zeros_like(image[0])
+        finite = np.isfinite(image.sum(axis=1) + text.sum(axis=1))
+        before = len(failed)
+        for place, (example, problem) in enumerate(zip(batch.examples, batch.problems, strict=True)):
+            if problem is None and not finite[place]:
+                problem = "the reference gives no finite embedding"
+            if problem is not None:
+                failed.append(_failure(example, task, batch.first + place, problem))
+            yield records.encode_embedding(
+                records.Embedding(
+                    uid=example.uid,
+                    valid=problem is None,
+                    image_embedding=records.pack_vector(image[place] if problem is None else zeros, config.dtype),
+                    text_embedding=records.pack_vector(text[place] if problem is None else zeros, config.dtype),
                 )
-            if time.monotonic() - shown > _PROGRESS_SECONDS:
-                shown = time.monotonic()
-                log.info("embed: shard %d, %d of %d rows", task.index, first + len(examples), task.shard.rows)
+            )
+        if line := tracked.count(len(batch.examples), (f.reason for f in failed[before:])):
+            log.info("%s", line)
     if failed:  # before the shard is committed: a shard that stands has its rejections beside it
         rejections.write(
             storage.as_path(config.output) / rejections.DIRECTORY / f"part-{task.index:05d}.parquet", failed

@@ -20,7 +20,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import AsList, TaggedOutput
 
-from beam_pipelines import job, sources, texts
+from beam_pipelines import job, progress, sources, texts
 from beam_pipelines.completion import ShardResult, complete_dataset
 from beam_pipelines.normalise import ImageLimits, normalise_image
 from beam_pipelines.spool import Key, Spooled, Spools
@@ -160,7 +160,8 @@ def build(pipeline: beam.Pipeline, config: IngestConfig, tasks: list[sources.Tas
         pipeline
         | "List source tasks" >> beam.Create(tasks)
         | "Spread tasks" >> beam.Reshuffle()
-        | "Read and normalise" >> beam.ParDo(SpoolPairs(config)).with_outputs(SpoolPairs.TALLIES, main="keys")
+        | "Read and normalise"
+        >> beam.ParDo(SpoolPairs(config, len(tasks))).with_outputs(SpoolPairs.TALLIES, main="keys")
     )
     unique = (
         spooled.keys
@@ -212,24 +213,28 @@ class SpoolPairs(beam.DoFn):
 
     TALLIES = "tallies"
 
-    def __init__(self, config: IngestConfig):
-        self._config = config
+    def __init__(self, config: IngestConfig, tasks: int):
+        self._config, self._tasks = config, tasks
 
     def process(self, task: sources.Task) -> Iterator[Any]:
         """Emits a `Key` for every spooled row, and a `Spooled` tally."""
-        tally, keys = spool_task(self._config, task)
+        tracked = progress.of(STAGE, self._config.output, "task", self._tasks)
+        tally, keys = spool_task(self._config, task, tracked)
         yield TaggedOutput(self.TALLIES, tally)
         yield from keys
 
 
-def spool_task(config: IngestConfig, task: sources.Task) -> tuple[Spooled, list[Key]]:
+def spool_task(config: IngestConfig, task: sources.Task, tracked: progress.Progress) -> tuple[Spooled, list[Key]]:
     """Spools one task, or takes up the spool that an earlier attempt committed; returns its tally and keys."""
     name, spools = _spool_name(config, task), _spools(config)
     found = spools.take_up(name, task.index)
     if found is not None:
+        tracked.finish_part(taken_up=found[0].read)
         return found
     source, _ = config.parse_source()
-    return spools.write(name, task.index, source.read(task), lambda raw: normalise_pair(raw, config), STAGE)
+    spooled = spools.write(name, task.index, source.read(task), lambda raw: normalise_pair(raw, config), tracked)
+    tracked.finish_part()
+    return spooled
 
 
 def normalise_pair(raw: sources.RawPair, config: IngestConfig) -> records.Example:

@@ -18,7 +18,7 @@ import apache_beam as beam
 import tyro
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
 
-from beam_pipelines import console
+from beam_pipelines import console, progress
 from schemas import errors, job_config, storage
 from schemas import manifest as manifests
 
@@ -89,6 +89,7 @@ def run(build: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> bool
     Raises:
       ConfigError, DataError, IntegrityError: what stopped the job, as its step said it.
     """
+    progress.forget()
     try:
         pipeline = beam.Pipeline(options=options)
     except ValueError as error:

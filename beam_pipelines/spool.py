@@ -6,7 +6,6 @@ and, committed last, its keys. A later attempt takes up a spool whose keys are t
 
 import json
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,12 +13,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from beam_pipelines import progress
 from beam_pipelines.sources import RawPair
 from beam_pipelines.texts import text_identity
 from schemas import records, rejections, shards, storage
 
 _READ_ROWS = 256
-_PROGRESS_SECONDS = 10.0
 log = logging.getLogger(__name__)
 
 
@@ -69,7 +68,7 @@ class Spools:
         task: int,
         pairs: Iterable[RawPair],
         normalise: Callable[[RawPair], records.Example],
-        stage: str,
+        tracked: progress.Progress,
     ) -> tuple[Spooled, list[Key]]:
         """Spools what `normalise` makes of a task's pairs; what it rejects goes beside. Returns tally and keys."""
         rejected: list[rejections.Rejection] = []
@@ -78,21 +77,20 @@ class Spools:
 
         def good_rows() -> Iterator[bytes]:
             nonlocal read
-            shown = time.monotonic()
             for raw in pairs:
                 read += 1
+                problem = None
                 try:
                     example = normalise(raw)
+                    keys.append(Key(example.uid, text_identity(example.text), task, name, len(keys)))
+                    yield records.encode_example(example)
                 except rejections.RejectedError as error:
-                    rejected.append(
-                        rejections.Rejection(source=raw.source, stage=stage, reason=error.reason, detail=error.detail)
+                    problem = rejections.Rejection(
+                        source=raw.source, stage=tracked.stage, reason=error.reason, detail=error.detail
                     )
-                    continue
-                keys.append(Key(example.uid, text_identity(example.text), task, name, len(keys)))
-                yield records.encode_example(example)
-                if time.monotonic() - shown > _PROGRESS_SECONDS:
-                    shown = time.monotonic()
-                    log.info("%s: %s, %d pairs read, %d rejected", stage, raw.source, read, len(rejected))
+                    rejected.append(problem)
+                if line := tracked.count(1, [problem.reason] if problem else []):
+                    log.info("%s; now %s", line, raw.source)
 
         shards.write_shard(self._rows(name), good_rows())
         if rejected:
