@@ -152,15 +152,15 @@ def embed_shard(config: EmbedConfig, model: models.Model, task: ShardTask, track
         tracked.finish_part(taken_up=shard.rows)
         return _result(task, shard, model, invalid)
     failed: list[rejections.Rejection] = []
-    written = shards.write_shard(target, _embed_rows(config, model, task, source, failed, tracked))
+    written = shards.write_shard(target, _embed_rows(config, model, task, failed, tracked))
     tracked.finish_part()
     log.info("embed: shard %d written, %d rows, %d invalid", task.index, written.shard.rows, len(failed))
     return _result(task, written.shard, model, len(failed))
 
 
 @dataclass(frozen=True)
-class _Batch:
-    """Rows of a shard, ready for the model: always of the full size, the last one filled up."""
+class Batch:
+    """Consecutive rows of a shard, ready for the model: always of the full size, the last one filled up."""
 
     first: int
     examples: list[records.Example]
@@ -169,8 +169,9 @@ class _Batch:
     problems: list[str | None]  # of each example; None where its image was decoded
 
 
-def _read_batches(config: EmbedConfig, model: models.Model, task: ShardTask, source: Any) -> Iterator[_Batch]:
+def read_batches(config: EmbedConfig, model: models.Model, task: ShardTask) -> Iterator[Batch]:
     """Reads and decodes a shard, one batch ahead of whoever takes them: the model works in the meantime."""
+    source = storage.as_path(config.corpus) / task.shard.name
     size, resolution = config.batch_size, model.architecture.resolution
 
     def decode(place: int, image: bytes, pixels: np.ndarray) -> str | None:
@@ -186,14 +187,14 @@ def _read_batches(config: EmbedConfig, model: models.Model, task: ShardTask, sou
         ThreadPoolExecutor(1, "read ahead") as ahead,
     ):
 
-        def prepare(first: int) -> _Batch:
+        def prepare(first: int) -> Batch:
             rows = reader.read_range(first, min(first + size, task.shard.rows))
             examples = [records.decode_example(row) for row in rows]
             pixels = np.zeros((size, resolution, resolution, 3), np.uint8)
             problems = decoders.map(decode, range(len(examples)), (e.image for e in examples), itertools.repeat(pixels))
             tokens = np.full((size, model.tokenizer.length), tokenizer.END, np.int32)
             tokens[: len(examples)] = model.tokenizer([e.text for e in examples])
-            return _Batch(first, examples, pixels, tokens, list(problems))
+            return Batch(first, examples, pixels, tokens, list(problems))
 
         upcoming = ahead.submit(prepare, 0)
         for following in range(size, task.shard.rows + size, size):
@@ -207,11 +208,10 @@ def _embed_rows(
     config: EmbedConfig,
     model: models.Model,
     task: ShardTask,
-    source: Any,
     failed: list[rejections.Rejection],
     tracked: progress.Progress,
 ) -> Iterator[bytes]:
-    for batch in _read_batches(config, model, task, source):
+    for batch in read_batches(config, model, task):
         image, text = model.embed(batch.pixels, batch.tokens)
         zeros = np.zeros_like(image[0])
         finite = np.isfinite(image.sum(axis=1) + text.sum(axis=1))

@@ -41,7 +41,7 @@ class IngestConfig:
     """Turn a raw corpus into ArrayRecord shards: decode-checked, normalised, deduplicated, shuffled once."""
 
     source: str
-    """webdataset:GLOB, parquet:GLOB or folder:DIR"""
+    """webdataset:TARS, img2dataset:DIR, parquet:FILES, tfds:DIR or folder:DIR; files by wildcards or {00000..00099}"""
     name: str
     """name of the dataset; letters, digits and _ (TFDS's rule)"""
     output: str
@@ -51,13 +51,13 @@ class IngestConfig:
     split: str = "train"
     """TFDS split that the rows form"""
     image_field: str | None = None
-    """of parquet: the column of image bytes; image if not given"""
+    """of parquet and tfds: the column or feature of images; image if not given"""
     text_field: str | None = None
-    """of parquet: the column of texts; text if not given"""
+    """of parquet, tfds and img2dataset: the column or feature of texts; text if not given, img2dataset's caption"""
     language_field: str | None = None
-    """of parquet: the column of languages; language if not given"""
+    """of parquet, tfds and img2dataset: the column or feature of languages; language if not given"""
     url_field: str | None = None
-    """of parquet: the column of urls; url if not given"""
+    """of parquet, tfds and img2dataset: the column or feature of urls; url if not given"""
     shards: int = content(8)
     """number of shards"""
     seed: int = content(0)
@@ -113,9 +113,9 @@ class IngestConfig:
         Raises:
           ConfigError: there is no such format, or it has no fields to name.
         """
-        given = {name: getattr(self, f"{name}_field") for name in ("image", "text", "language", "url")}
-        given = {name: field for name, field in given.items() if field is not None}
-        return sources.parse(self.source, sources.Fields(**given) if given else None)
+        named = {name: getattr(self, f"{name}_field") for name in ("image", "text", "language", "url")}
+        given = {name: field for name, field in named.items() if field is not None}
+        return sources.parse(self.source, given)
 
     @property
     def dataset(self) -> manifests.DatasetInfo:

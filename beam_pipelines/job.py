@@ -19,7 +19,7 @@ import tyro
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
 
 from beam_pipelines import console, progress
-from schemas import errors, job_config, storage
+from schemas import errors, job_config, rejections, storage
 from schemas import manifest as manifests
 
 # Today's DirectRunner tries to download a binary before it falls back to this one.
@@ -165,10 +165,11 @@ def check_rejected(counts: manifests.Counts, allowed: float) -> None:
       DataError: naming the share, the bound and the top reasons.
     """
     if counts.rejected_fraction > allowed:
-        top = sorted(counts.rejected.items(), key=lambda item: -item[1])[:3]
+        counted = {r: n for r, n in counts.rejected.items() if r != rejections.Reason.NOT_DOWNLOADED}
+        top = sorted(counted.items(), key=lambda item: -item[1])[:3]
         reasons = ", ".join(f"{reason} ({n})" for reason, n in top)
         raise errors.DataError(
-            f"{counts.rejected_fraction:.1%} of {counts.read} rows were rejected, and --max_rejected_fraction is "
+            f"{counts.rejected_fraction:.1%} of {counts.found} rows were rejected, and --max_rejected_fraction is "
             f"{allowed:.1%}. Top reasons: {reasons}. See rejections/ in the output; raise the bound if this is expected"
         )
 

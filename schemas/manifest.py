@@ -63,9 +63,14 @@ class Counts(_Strict):
         return self
 
     @property
+    def found(self) -> int:
+        """Read rows, without those of pairs that had never been downloaded."""
+        return self.read - self.rejected.get(Reason.NOT_DOWNLOADED, 0)
+
+    @property
     def rejected_fraction(self) -> float:
-        """Rejected rows over read rows; 0 when nothing was read."""
-        return sum(self.rejected.values()) / self.read if self.read else 0.0
+        """Rejected rows over those that were found; 0 if none was."""
+        return (self.found - self.kept - self.duplicates) / self.found if self.found else 0.0
 
 
 class File(_Strict):

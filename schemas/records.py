@@ -92,7 +92,7 @@ def decode_example(record: bytes) -> Example:
     Raises:
       IntegrityError: the record is not one, or lacks a feature.
     """
-    fields = _parse(record)
+    fields = parse(record)
     try:
         selection = None
         if "selection/visits" in fields:
@@ -124,7 +124,7 @@ def decode_pair(record: bytes) -> Pair:
     Raises:
       IntegrityError: the record is not one, or lacks one of these features.
     """
-    fields = _parse(record)
+    fields = parse(record)
     try:
         return Pair(_bytes(fields["image"]), _bytes(fields["text"]).decode(), _bytes(fields["uid"]).decode())
     except (KeyError, IndexError, UnicodeDecodeError) as error:
@@ -149,7 +149,7 @@ def decode_embedding(record: bytes) -> Embedding:
     Raises:
       IntegrityError: the record is not one, or lacks a feature.
     """
-    fields = _parse(record)
+    fields = parse(record)
     try:
         return Embedding(
             uid=_bytes(fields["uid"]).decode(),
@@ -163,7 +163,7 @@ def decode_embedding(record: bytes) -> Embedding:
 
 def record_uid(record: bytes) -> str:
     """Returns the uid of a row of either kind."""
-    fields = _parse(record)
+    fields = parse(record)
     try:
         return _bytes(fields["uid"]).decode()
     except (KeyError, IndexError, UnicodeDecodeError) as error:
@@ -224,7 +224,12 @@ def _serialize(fields: dict[str, Any]) -> bytes:
     return message.SerializeToString(deterministic=True)
 
 
-def _parse(record: bytes) -> Any:
+def parse(record: bytes) -> Any:
+    """Returns the features of a serialized `tf.train.Example`: a map from their names.
+
+    Raises:
+      IntegrityError: the record is not one.
+    """
     try:
         return _example_class().FromString(record).features.feature
     except DecodeError as error:

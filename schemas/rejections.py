@@ -20,6 +20,7 @@ DETAIL_LIMIT = 300
 class Reason(StrEnum):
     """Why a row is not in an artifact."""
 
+    NOT_DOWNLOADED = "not_downloaded"
     UNREADABLE_SOURCE = "unreadable_source"
     UNSAFE_PATH = "unsafe_path"
     FILE_TOO_LARGE = "file_too_large"

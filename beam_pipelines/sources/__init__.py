@@ -7,7 +7,7 @@ range of one, small enough to be done again. Order matters: of exact duplicates,
 import glob
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,7 +42,7 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Fields:
-    """What the parts of a pair are called, in sources that name them."""
+    """What the parts of a pair are called, in sources that name them; the usual names."""
 
     image: str = "image"
     text: str = "text"
@@ -65,31 +65,51 @@ class Source(Protocol):
         ...
 
 
-def parse(source: str, fields: Fields | None = None) -> tuple[Source, str]:
+def parse(source: str, fields: Mapping[str, str] | None = None) -> tuple[Source, str]:
     """Splits `format:address` and returns the format's source.
 
     Args:
       source: what to read.
-      fields: of a format that needs them; none for the usual names.
+      fields: names of the parts of a pair (those of `Fields`), where they are not the format's usual ones.
 
     Raises:
-      ConfigError: the format is not known, or the address is empty, or fields are given to a format that has none.
+      ConfigError: the format is not known, or the address is empty, or a part is named whose name the format fixes.
     """
     from beam_pipelines.sources.folder import Folder
+    from beam_pipelines.sources.img2dataset import Img2Dataset
     from beam_pipelines.sources.parquet import Parquet
+    from beam_pipelines.sources.tfds import Tfds
     from beam_pipelines.sources.webdataset import WebDataset
 
-    named: dict[str, Source] = {"parquet": Parquet(fields or Fields())}
-    formats: dict[str, Source] = {"webdataset": WebDataset(), "folder": Folder(), **named}
+    fields = fields or {}
+    formats: dict[str, Callable[[], Source]] = {
+        "webdataset": WebDataset,
+        "img2dataset": lambda: Img2Dataset(Fields(**{"text": "caption"} | dict(fields))),
+        "parquet": lambda: Parquet(Fields(**fields)),
+        "tfds": lambda: Tfds(Fields(**fields)),
+        "folder": Folder,
+    }
     name, separator, address = source.partition(":")
     if not separator or name not in formats or not address:
         raise ConfigError(
             f"source is {source!r}; it must be FORMAT:ADDRESS with FORMAT one of {', '.join(formats)}, "
             "for instance webdataset:/data/train-*.tar"
         )
-    if fields is not None and name not in named:
-        raise ConfigError(f"source is {source!r}, whose parts have fixed names: only {', '.join(named)} takes fields")
-    return formats[name], address
+    named = NAMED_FIELDS.get(name, ())
+    if fixed := [field for field in fields if field not in named]:
+        takes = ", ".join(f"--{field}_field" for field in named) or "none"
+        raise ConfigError(
+            f"{fixed[0]}_field is {fields[fixed[0]]!r}, and {name}: has no names for it (it takes {takes})"
+        )
+    return formats[name](), address
+
+
+# Which parts of a pair have a name of their own in which formats.
+NAMED_FIELDS = {
+    "parquet": ("image", "text", "language", "url"),
+    "tfds": ("image", "text", "language", "url"),
+    "img2dataset": ("text", "language", "url"),
+}
 
 
 def expand(pattern: str) -> list[tuple[str, str]]:

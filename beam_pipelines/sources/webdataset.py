@@ -7,7 +7,8 @@ makes one example per caption. Members of a key stand next to each other, as the
 import itertools
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from tarfile import (
     EmptyHeaderError,  # pyright: ignore[reportAttributeAccessIssue]
     InvalidHeaderError,  # pyright: ignore[reportAttributeAccessIssue]
@@ -32,11 +33,28 @@ class WebDataset:
 
     def read(self, task: Task) -> Iterator[RawPair]:
         """Yields the pairs of one tar file; a damaged tar gives what stands before the damage, then a rejection."""
-        damage: list[str] = []
-        for key, members in itertools.groupby(_members(task.path, damage), key=lambda member: member[0]):
-            yield from _group(f"{task.name}::{key}", list(members))
-        for detail in damage:
-            yield RawPair(source=task.name, problem=Reason.UNREADABLE_SOURCE, detail=detail)
+        for _, found in groups(task):
+            if isinstance(found, RawPair):
+                yield found
+            else:
+                yield from pairs(found)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The members of a tar that share a key: {extension: content}. `source` names tar and key."""
+
+    source: str
+    members: dict[str, bytes]
+
+
+def groups(task: Task) -> Iterator[tuple[str, Group | RawPair]]:
+    """Yields (key, its members, or what is wrong with them); at last what is wrong with the file, if anything is."""
+    damage: list[str] = []
+    for key, members in itertools.groupby(_members(task.path, damage), key=lambda member: member[0]):
+        yield key, _group(f"{task.name}::{key}", list(members))
+    for detail in damage:
+        yield "", RawPair(source=task.name, problem=Reason.UNREADABLE_SOURCE, detail=detail)
 
 
 def _members(path: str, damage: list[str]) -> Iterator[_Member]:
@@ -72,21 +90,26 @@ class _StrictTarInfo(tarfile.TarInfo):
             raise ReadError(f"no end mark at byte {tarfile.offset}: the file may have been cut off") from None
 
 
-def _group(source: str, members: list[_Member]) -> Iterator[RawPair]:
-    """Yields the pairs of the members that share a key."""
+def _group(source: str, members: list[_Member]) -> Group | RawPair:
     contents: dict[str, bytes] = {}
     for _, extension, content in members:
         if content is None:
-            yield RawPair(source=source, problem=Reason.FILE_TOO_LARGE, detail=f"{extension}: over {MAX_BYTES} bytes")
-            return
+            detail = f"{extension}: over {MAX_BYTES} bytes"
+            return RawPair(source=source, problem=Reason.FILE_TOO_LARGE, detail=detail)
         if extension in contents:
-            yield RawPair(source=source, problem=Reason.INVALID_RECORD, detail=f"two members .{extension}")
-            return
+            return RawPair(source=source, problem=Reason.INVALID_RECORD, detail=f"two members .{extension}")
         contents[extension] = content
-    yield from _pairs(source, contents)
+    return Group(source, contents)
 
 
-def _pairs(source: str, members: dict[str, bytes]) -> Iterator[RawPair]:
+def pairs(group: Group, known: Mapping[str, object] | None = None) -> Iterator[RawPair]:
+    """Yields the pairs of one key.
+
+    Args:
+      group: its members.
+      known: what is known of it from elsewhere; goes before what the JSON member says.
+    """
+    source, members = group.source, group.members
     image = next((members[extension] for extension in _IMAGES if extension in members), None)
     record: dict[str, object] = {}
     if "json" in members:
@@ -96,7 +119,8 @@ def _pairs(source: str, members: dict[str, bytes]) -> Iterator[RawPair]:
             yield RawPair(source=source, problem=Reason.INVALID_RECORD, detail=str(error))
             return
         record = parsed if isinstance(parsed, dict) else {}
-    texts = captions(record)
+    texts = captions(known) or captions(record)
+    record |= known or {}
     if texts is None and "txt" in members:
         try:
             texts = [members["txt"].decode()]

@@ -13,17 +13,9 @@ from beam_pipelines import sources
 from schemas.errors import ConfigError, DataError
 from schemas.rejections import Reason
 from tests.conftest import picture, write_folder
+from tests.raw import write_tar
 
 IMAGE = picture(0)
-
-
-def write_tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
-    with tarfile.open(path, "w") as tar:
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return path
 
 
 def write_parquet(path: Path, columns: dict, **options) -> Path:
@@ -31,7 +23,7 @@ def write_parquet(path: Path, columns: dict, **options) -> Path:
     return path
 
 
-def read(source: str, fields: sources.Fields | None = None) -> list[sources.RawPair]:
+def read(source: str, fields: dict[str, str] | None = None) -> list[sources.RawPair]:
     format_, address = sources.parse(source, fields)
     return [pair for task in format_.list_tasks(address) for pair in format_.read(task)]
 
@@ -151,15 +143,15 @@ def test_parquet_yields_one_pair_for_each_caption(tmp_path):
 
 def test_parquet_columns_have_the_names_that_are_given(tmp_path):
     write_parquet(tmp_path / "x.parquet", {"jpg": [IMAGE], "ALT": ["one"], "lang": ["fr"], "URL": ["http://x"]})
-    fields = sources.Fields(image="jpg", text="ALT", language="lang", url="URL")
+    fields = {"image": "jpg", "text": "ALT", "language": "lang", "url": "URL"}
     assert [(p.text, p.language, p.url) for p in read(f"parquet:{tmp_path}/x.parquet", fields)] == [
         ("one", "fr", "http://x")
     ]
     with pytest.raises(DataError, match=r"no column 'image' of images; there are jpg, ALT, lang, URL: .*--image_field"):
         read(f"parquet:{tmp_path}/x.parquet")
     with pytest.raises(DataError, match="column 'ALT' of images holds string; it must hold bytes"):
-        read(f"parquet:{tmp_path}/x.parquet", sources.Fields(image="ALT", text="ALT"))
-    with pytest.raises(ConfigError, match="only parquet takes fields"):
+        read(f"parquet:{tmp_path}/x.parquet", {"image": "ALT", "text": "ALT"})
+    with pytest.raises(ConfigError, match=r"image_field is 'jpg', and folder: has no names for it \(it takes none\)"):
         sources.parse("folder:/x", fields)
 
 
@@ -247,5 +239,5 @@ def test_a_range_names_files_one_by_one(tmp_path):
 
 @pytest.mark.parametrize("source", ["", "folder", "folder:", "zip:/a", "/data/x.tar"])
 def test_an_unknown_source_names_the_formats(source):
-    with pytest.raises(ConfigError, match="webdataset, folder, parquet"):
+    with pytest.raises(ConfigError, match="webdataset, img2dataset, parquet, tfds, folder"):
         sources.parse(source)

@@ -1,9 +1,9 @@
 """The same pairs in every format that is read: the same corpus, apart from where its rows came from."""
 
 import dataclasses
+import functools
 import io
 import json
-import tarfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,10 +13,12 @@ import pytest
 from infra import cli
 from schemas import manifest as manifests
 from schemas import records, shards
+from tests import raw
 from tests.conftest import picture, write_folder
 
 PAIRS = [(picture(i), f"a thing number {i}") for i in range(20)]
 PAIRS += [PAIRS[3], (b"<html>404</html>", "not found")]
+LANGUAGE = {"language": "en"}
 
 
 def write_parquet(folder: Path) -> str:
@@ -27,20 +29,41 @@ def write_parquet(folder: Path) -> str:
     return f"parquet:{folder}/{{0..1}}.parquet"
 
 
-def write_tar(folder: Path) -> str:
-    with tarfile.open(folder / "0.tar", "w") as tar:
-        for number, (image, text) in enumerate(PAIRS):
-            for extension, content in (("png", image), ("json", json.dumps({"text": text, "language": "en"}).encode())):
-                member = tarfile.TarInfo(f"{number:04d}.{extension}")
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
-    return f"webdataset:{folder}/0.tar"
+def write_webdataset(folder: Path) -> str:
+    members = []
+    for number, (image, text) in enumerate(PAIRS):
+        members += [
+            (f"{number:04d}.png", image),
+            (f"{number:04d}.json", json.dumps(LANGUAGE | {"text": text}).encode()),
+        ]
+    return f"webdataset:{raw.write_tar(folder / '0.tar', members)}"
+
+
+def write_img2dataset(folder: Path) -> str:
+    rows = [{"image": image, "caption": text, "url": None} | LANGUAGE for image, text in PAIRS]
+    raw.write_img2dataset(folder / "raw", rows[:9], "00000")
+    return f"img2dataset:{raw.write_img2dataset(folder / 'raw', rows[9:], '00001')}"
+
+
+def write_tfds(suffix: str, folder: Path) -> str:
+    import tensorflow_datasets as tfds
+
+    text = tfds.features.Text()
+    features = tfds.features.FeaturesDict(
+        {"image": tfds.features.Image(), "alt": tfds.features.Sequence(text), "language": text}
+    )
+    rows = [{"image": io.BytesIO(image), "alt": [alt]} | LANGUAGE for image, alt in PAIRS]
+    splits = {"train": [rows[:9], rows[9:]], "test": [rows[:1]]}
+    return f"tfds:{raw.write_tfds(folder / 'raw', features, splits, suffix)}@train"
 
 
 FORMATS = {
     "folder": (lambda folder: f"folder:{write_folder(folder / 'raw', PAIRS)}", []),
-    "webdataset": (write_tar, []),
+    "webdataset": (write_webdataset, []),
+    "img2dataset": (write_img2dataset, []),
     "parquet": (write_parquet, ["--image_field=jpg"]),
+    "tfds": (functools.partial(write_tfds, "array_record"), ["--text_field=alt"]),
+    "tfds-tfrecord": (functools.partial(write_tfds, "tfrecord"), ["--text_field=alt"]),
 }
 
 
@@ -78,4 +101,4 @@ def test_columns_are_part_of_what_a_job_is(corpora, capsys):
 def test_fields_of_a_format_that_has_none_are_refused(tmp_path, capsys):
     ingest = ["ingest", f"--source=folder:{tmp_path}", "--name=x", f"--output={tmp_path}/x", "--text_field=alt"]
     assert cli.main(ingest) == 1
-    assert "only parquet takes fields" in capsys.readouterr().err
+    assert "text_field is 'alt', and folder: has no names for it" in capsys.readouterr().err
