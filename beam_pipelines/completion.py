@@ -6,6 +6,9 @@ It runs inside the graph, may run twice, and writes the manifest last.
 from dataclasses import dataclass, field
 from typing import Any
 
+import apache_beam as beam
+from apache_beam.pvalue import PCollection
+
 from beam_pipelines.job import WORK_DIRECTORY
 from schemas import features, rejections, storage
 from schemas import manifest as manifests
@@ -21,6 +24,24 @@ class ShardResult:
     duplicates: int = 0
     invalid: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Gather(beam.PTransform):
+    """Brings a few named collections together: {name: collection} gives one {name: list}.
+
+    By a key rather than by side inputs, which not every runner computes only once.
+    """
+
+    def expand(self, input_or_inputs: dict[str, PCollection]) -> PCollection:
+        keyed = {
+            name: collection | f"Key {name}" >> beam.Map(lambda item: (0, item))
+            for name, collection in input_or_inputs.items()
+        }
+        return (
+            keyed
+            | "Group all" >> beam.CoGroupByKey()
+            | "As lists" >> beam.MapTuple(lambda _, found: {name: list(items) for name, items in found.items()})
+        )
 
 
 def complete_dataset(

@@ -17,10 +17,9 @@ from typing import Literal
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-from apache_beam.pvalue import AsList
 
 from beam_pipelines import job, policies, progress
-from beam_pipelines.completion import ShardResult, complete_dataset
+from beam_pipelines.completion import Gather, ShardResult, complete_dataset
 from schemas import job_config, records, rejections, selections, shards, storage
 from schemas import manifest as manifests
 from schemas.errors import ConfigError, DataError, IntegrityError
@@ -145,6 +144,7 @@ def build(
     pipeline: beam.Pipeline, directory: str, corpus: manifests.Manifest, plans: list[tuple[Output, list[ShardPlan]]]
 ) -> None:
     """Adds the writing of every planned dataset to a pipeline."""
+    completed = []
     for output, plan in plans:
         written = (
             pipeline
@@ -152,11 +152,17 @@ def build(
             | f"Spread {output.label} shards" >> beam.Reshuffle()
             | f"Write {output.label} shards" >> beam.Map(write_shard, output, directory, corpus.shards)
         )
-        _ = (
-            pipeline
-            | f"Begin {output.label} completion" >> beam.Create([output])
-            | f"Write {output.label} metadata and manifest" >> beam.Map(complete, AsList(written))
+        completed.append(
+            {"written": written}
+            | f"Gather {output.label} results" >> Gather()
+            | f"Write {output.label} metadata and manifest" >> beam.Map(_complete, output)
         )
+    # One end for all: a runner may compute no more than the last step needs.
+    _ = completed | "All complete" >> beam.Flatten()
+
+
+def _complete(found: dict[str, list[ShardResult]], output: Output) -> manifests.Manifest:
+    return complete(output, found["written"])
 
 
 def write_shard(plan: ShardPlan, output: Output, directory: str, corpus_shards: list[manifests.Shard]) -> ShardResult:

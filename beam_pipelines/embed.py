@@ -2,24 +2,25 @@
 
     corpus shards ─ decode, embed in fixed batches ─► embedding shards of the same names ─► metadata, manifest
 
-The unit of work is a shard: a handler embeds one in order and commits it, so alignment and idempotence come for free
+The unit of work is a shard: a worker embeds one in order and commits it, so alignment and idempotence come for free
 and a retry redoes one shard. A row that cannot be embedded becomes an explicit invalid row, never a shorter shard.
 """
 
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import apache_beam as beam
 import numpy as np
-from apache_beam.ml.inference.base import ModelHandler, RunInference
-from apache_beam.pvalue import AsList
+from apache_beam.metrics.metric import Metrics
+from apache_beam.utils.shared import Shared
 
 from beam_pipelines import job, progress
-from beam_pipelines.completion import ShardResult, complete_dataset
+from beam_pipelines.completion import Gather, ShardResult, complete_dataset
 from schemas import job_config, records, rejections, shards, storage
 from schemas import manifest as manifests
 from schemas.errors import ConfigError, IntegrityError
@@ -28,6 +29,7 @@ from trainer import model as models
 from trainer import tokenizer
 
 STAGE = "embed"
+MILLISECONDS = "milliseconds a shard"  # a distribution on the runner's page
 log = logging.getLogger(__name__)
 
 
@@ -111,33 +113,34 @@ def build(
         pipeline
         | "List corpus shards" >> beam.Create(tasks)
         | "Spread shards" >> beam.Reshuffle()
-        | "Embed shards" >> RunInference(ShardEmbedder(config, corpus))
+        | "Embed shards" >> beam.ParDo(EmbedShards(config, corpus))
     )
     _ = (
-        pipeline
-        | "Begin completion" >> beam.Create([config])
-        | "Write metadata and manifest" >> beam.Map(complete, AsList(embedded), corpus, parents)
+        {"written": embedded}
+        | "Gather results" >> Gather()
+        | "Write metadata and manifest"
+        >> beam.Map(lambda found: complete(config, corpus=corpus, parents=parents, **found))
     )
 
 
-class ShardEmbedder(ModelHandler[ShardTask, ShardResult, models.Model]):
-    """Loads the reference once for a worker; embeds and commits one shard at a time."""
+class EmbedShards(beam.DoFn):
+    """Loads the reference once for a process, whose threads share it; embeds and commits one shard at a time."""
 
     def __init__(self, config: EmbedConfig, corpus: manifests.Manifest):
-        super().__init__(min_batch_size=1, max_batch_size=1)
         self._config, self._shards, self._rows = config, len(corpus.shards), corpus.rows
+        self._shared = Shared()
+        self._seconds = Metrics.distribution(STAGE, MILLISECONDS)
 
-    def load_model(self) -> models.Model:
-        """Loads the reference."""
-        return self._config.source.load()
+    def setup(self) -> None:
+        """Loads the reference, unless another thread of this process has it."""
+        self._model = self._shared.acquire(self._config.source.load)
 
-    def run_inference(
-        self, batch: Sequence[ShardTask], model: models.Model, inference_args: dict[str, Any] | None = None
-    ) -> Iterator[ShardResult]:
-        """Embeds every shard of the batch (there is one)."""
+    def process(self, task: ShardTask) -> Iterator[ShardResult]:
+        """Embeds a shard."""
+        begin = time.monotonic()
         tracked = progress.of(STAGE, self._config.output, "shard", self._shards, self._rows)
-        for task in batch:
-            yield embed_shard(self._config, model, task, tracked)
+        yield embed_shard(self._config, self._model, task, tracked)
+        self._seconds.update(round(1000 * (time.monotonic() - begin)))
 
 
 def embed_shard(config: EmbedConfig, model: models.Model, task: ShardTask, tracked: progress.Progress) -> ShardResult:
@@ -238,7 +241,7 @@ def _embed_rows(
 
 
 def complete(
-    config: EmbedConfig, written: list[ShardResult], corpus: manifests.Manifest, parents: list[manifests.Parent]
+    config: EmbedConfig, *, corpus: manifests.Manifest, parents: list[manifests.Parent], written: list[ShardResult]
 ) -> manifests.Manifest:
     """The last step: counts, the rejected-share check, the tokenizer, TFDS metadata, the manifest."""
     if corpus.dataset is None:

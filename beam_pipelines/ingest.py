@@ -15,13 +15,11 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import apache_beam as beam
-from apache_beam.pvalue import AsList, TaggedOutput
 
 from beam_pipelines import job, progress, sources, texts
-from beam_pipelines.completion import ShardResult, complete_dataset
+from beam_pipelines.completion import Gather, ShardResult, complete_dataset
 from beam_pipelines.normalise import ImageLimits, normalise_image
 from beam_pipelines.spool import Key, Spooled, Spools
 from beam_pipelines.texts import TextLimits
@@ -160,11 +158,11 @@ def build(pipeline: beam.Pipeline, config: IngestConfig, tasks: list[sources.Tas
         pipeline
         | "List source tasks" >> beam.Create(tasks)
         | "Spread tasks" >> beam.Reshuffle()
-        | "Read and normalise"
-        >> beam.ParDo(SpoolPairs(config, len(tasks))).with_outputs(SpoolPairs.TALLIES, main="keys")
+        | "Read and normalise" >> beam.Map(lambda task: spool_task(config, task, len(tasks)))
     )
     unique = (
-        spooled.keys
+        spooled
+        | "List keys" >> beam.FlatMap(_spools(config).keys)
         | "Key by uid" >> beam.Map(lambda key: (key.uid, key))
         | "Group by uid" >> beam.GroupByKey()
         | "Drop exact duplicates" >> beam.MapTuple(lambda _, keys: first_of(keys))
@@ -186,9 +184,9 @@ def build(pipeline: beam.Pipeline, config: IngestConfig, tasks: list[sources.Tas
         | "Write corpus shards" >> beam.MapTuple(lambda index, groups: write_shard(config, index, groups["keys"]))
     )
     _ = (
-        pipeline
-        | "Begin completion" >> beam.Create([config])
-        | "Write metadata and manifest" >> beam.Map(complete, AsList(written), AsList(spooled[SpoolPairs.TALLIES]))
+        {"written": written, "tallies": spooled}
+        | "Gather results" >> Gather()
+        | "Write metadata and manifest" >> beam.Map(lambda found: complete(config, **found))
     )
 
 
@@ -208,28 +206,13 @@ def mark_repeated(found: Iterable[UniqueKey], allowed: int) -> Iterator[UniqueKe
         yield from (dataclasses.replace(row, repeated=True) for row in itertools.chain(first, rest))
 
 
-class SpoolPairs(beam.DoFn):
-    """Reads a task, writes its good pairs to a spool and its rejections beside the corpus, and emits keys."""
-
-    TALLIES = "tallies"
-
-    def __init__(self, config: IngestConfig, tasks: int):
-        self._config, self._tasks = config, tasks
-
-    def process(self, task: sources.Task) -> Iterator[Any]:
-        """Emits a `Key` for every spooled row, and a `Spooled` tally."""
-        tracked = progress.of(STAGE, self._config.output, "task", self._tasks)
-        tally, keys = spool_task(self._config, task, tracked)
-        yield TaggedOutput(self.TALLIES, tally)
-        yield from keys
-
-
-def spool_task(config: IngestConfig, task: sources.Task, tracked: progress.Progress) -> tuple[Spooled, list[Key]]:
-    """Spools one task, or takes up the spool that an earlier attempt committed; returns its tally and keys."""
+def spool_task(config: IngestConfig, task: sources.Task, tasks: int) -> Spooled:
+    """Spools one of so many tasks, or takes up the spool that an earlier attempt committed."""
+    tracked = progress.of(STAGE, config.output, "task", tasks)
     name, spools = _spool_name(config, task), _spools(config)
     found = spools.take_up(name, task.index)
     if found is not None:
-        tracked.finish_part(taken_up=found[0].read)
+        tracked.finish_part(taken_up=found.read)
         return found
     source, _ = config.parse_source()
     spooled = spools.write(name, task.index, source.read(task), lambda raw: normalise_pair(raw, config), tracked)

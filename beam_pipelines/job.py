@@ -60,6 +60,7 @@ def parse_options(flags: list[str], config: Any) -> PipelineOptions:
     Raises:
       ConfigError: a flag that neither the job nor Beam knows, or a value Beam refuses.
     """
+    _import_runner(flags)
     parser: Any = _Parser(add_help=False, allow_abbrev=False)
     for options in (PipelineOptions, *_subclasses(PipelineOptions)):
         if "_add_argparse_args" in options.__dict__:
@@ -78,6 +79,18 @@ def parse_options(flags: list[str], config: Any) -> PipelineOptions:
     # Workers import the installed package; nothing of the launcher's session travels.
     options.view_as(SetupOptions).save_main_session = False
     return options
+
+
+def _import_runner(flags: list[str]) -> None:
+    """Imports the module of a runner that is named by its full path: it brings options of its own."""
+    parser: Any = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--runner", default="")
+    module, _, _ = parser.parse_known_args(flags)[0].runner.rpartition(".")
+    if module:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise errors.ConfigError(f"runner is in {module}, which cannot be imported: {error}") from None
 
 
 def run(build: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> bool:

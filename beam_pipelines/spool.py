@@ -50,17 +50,23 @@ class Spools:
 
     folder: storage.epath.Path
 
-    def take_up(self, name: str, task: int) -> tuple[Spooled, list[Key]] | None:
-        """Returns the tally and the keys of a spool that an earlier attempt committed, None if there is none."""
+    def take_up(self, name: str, task: int) -> Spooled | None:
+        """Returns the tally of a spool that an earlier attempt committed, None if there is none."""
         path = self._keys(name)
         if not path.exists():
             return None
         with path.open("rb") as file:
+            found = pq.read_metadata(file)
+        counts = json.loads(found.metadata[b"tally"])
+        return Spooled(task, counts["read"], found.num_rows, counts["rejected"], name)
+
+    def keys(self, spooled: Spooled) -> Iterator[Key]:
+        """Yields the key of every row of a spool, in order."""
+        with self._keys(spooled.spool).open("rb") as file:
             table = pq.read_table(file)
-        counts = json.loads((table.schema.metadata or {})[b"tally"])
         identities = zip(table["uid"].to_pylist(), table["text_id"].to_pylist(), strict=True)
-        keys = [Key(uid, text_id, task, name, row) for row, (uid, text_id) in enumerate(identities)]
-        return Spooled(task, counts["read"], len(keys), counts["rejected"], name), keys
+        for row, (uid, text_id) in enumerate(identities):
+            yield Key(uid, text_id, spooled.task, spooled.spool, row)
 
     def write(
         self,
@@ -69,10 +75,10 @@ class Spools:
         pairs: Iterable[RawPair],
         normalise: Callable[[RawPair], records.Example],
         tracked: progress.Progress,
-    ) -> tuple[Spooled, list[Key]]:
-        """Spools what `normalise` makes of a task's pairs; what it rejects goes beside. Returns tally and keys."""
+    ) -> Spooled:
+        """Spools what `normalise` makes of a task's pairs; what it rejects goes beside."""
         rejected: list[rejections.Rejection] = []
-        keys: list[Key] = []
+        identities: list[tuple[str, str]] = []
         read = 0
 
         def good_rows() -> Iterator[bytes]:
@@ -82,7 +88,7 @@ class Spools:
                 problem = None
                 try:
                     example = normalise(raw)
-                    keys.append(Key(example.uid, text_identity(example.text), task, name, len(keys)))
+                    identities.append((example.uid, text_identity(example.text)))
                     yield records.encode_example(example)
                 except rejections.RejectedError as error:
                     problem = rejections.Rejection(
@@ -95,9 +101,9 @@ class Spools:
         shards.write_shard(self._rows(name), good_rows())
         if rejected:
             rejections.write(self.rejections(name), rejected)
-        tally = Spooled(task, read, len(keys), dict(Counter(str(r.reason) for r in rejected)), name)
-        self._write_keys(tally, keys)
-        return tally, keys
+        tally = Spooled(task, read, len(identities), dict(Counter(str(r.reason) for r in rejected)), name)
+        self._write_keys(tally, identities)
+        return tally
 
     def read(self, keys: Sequence[Key]) -> Iterator[bytes]:
         """Yields spooled rows in the order asked, by random access."""
@@ -131,9 +137,9 @@ class Spools:
     def _keys(self, name: str) -> storage.epath.Path:
         return self.folder / f"keys-{name}.parquet"
 
-    def _write_keys(self, tally: Spooled, keys: list[Key]) -> None:
+    def _write_keys(self, tally: Spooled, identities: list[tuple[str, str]]) -> None:
         counts = json.dumps({"read": tally.read, "rejected": tally.rejected}).encode()
-        columns = {name: [getattr(key, name) for key in keys] for name in ("uid", "text_id")}
+        columns = {"uid": [uid for uid, _ in identities], "text_id": [text for _, text in identities]}
         table = pa.table(columns, schema=pa.schema(dict.fromkeys(columns, pa.string()), metadata={"tally": counts}))
         # They go last: their presence says that rows and rejections are complete.
         with storage.temporary_file(self._keys(tally.spool)) as temporary:
