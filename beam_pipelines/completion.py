@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.pvalue import PCollection
 
 from beam_pipelines.job import WORK_DIRECTORY
 from schemas import features, rejections, storage
@@ -32,7 +31,7 @@ class Gather(beam.PTransform):
     By a key rather than by side inputs, which not every runner computes only once.
     """
 
-    def expand(self, input_or_inputs: dict[str, PCollection]) -> PCollection:
+    def expand(self, input_or_inputs: Any) -> Any:
         keyed = {
             name: collection | f"Key {name}" >> beam.Map(lambda item: (0, item))
             for name, collection in input_or_inputs.items()

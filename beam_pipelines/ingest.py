@@ -163,21 +163,24 @@ def build(pipeline: beam.Pipeline, config: IngestConfig, tasks: list[sources.Tas
     unique = (
         spooled
         | "List keys" >> beam.FlatMap(_spools(config).keys)
-        | "Key by uid" >> beam.Map(lambda key: (key.uid, key))
+        | "Key by uid" >> beam.Map(lambda key: (key.uid, key)).with_output_types(tuple[str, Key])
         | "Group by uid" >> beam.GroupByKey()
         | "Drop exact duplicates" >> beam.MapTuple(lambda _, keys: first_of(keys))
     )
     if (allowed := config.max_text_repeats) is not None:
         unique = (
             unique
-            | "Key by text" >> beam.Map(lambda found: (found.key.text_id, found))
+            | "Key by text"
+            >> beam.Map(lambda found: (found.key.text_id, found)).with_output_types(tuple[str, UniqueKey])
             | "Group by text" >> beam.GroupByKey()
             | "Mark repeated texts" >> beam.FlatMapTuple(lambda _, found: mark_repeated(found, allowed))
         )
     placed = unique | "Choose shard" >> beam.Map(
         lambda found: (shard_of(keyed_order(found.key.uid, config.seed), config.shards), found)
-    )
-    every_shard = pipeline | "List shards" >> beam.Create([(index, None) for index in range(config.shards)])
+    ).with_output_types(tuple[int, UniqueKey])
+    every_shard = pipeline | "List shards" >> beam.Create(
+        [(index, None) for index in range(config.shards)]
+    ).with_output_types(tuple[int, None])
     written = (
         {"keys": placed, "shard": every_shard}
         | "Group by shard" >> beam.CoGroupByKey()
