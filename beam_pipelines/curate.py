@@ -135,7 +135,11 @@ def run(config: CurateConfig, beam_flags: list[str]) -> manifests.Manifest | Non
     for output, _ in plans:
         job.claim(output.directory, output.config, _identity(output), output.parents)
     log.info("curate: %d of %d rows into %s", outputs[0].rows, corpus.rows, ", ".join(o.directory for o, _ in plans))
-    if not job.run(lambda pipeline: build(pipeline, config.corpus, corpus, plans), options):
+
+    def finished() -> bool:
+        return all(_finished(output) is not None for output in outputs)
+
+    if not job.run(lambda pipeline: build(pipeline, config.corpus, corpus, plans), options, finished):
         return None
     return manifests.read(config.output, kind="corpus")
 

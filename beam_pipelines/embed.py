@@ -93,13 +93,16 @@ def run(config: EmbedConfig, beam_flags: list[str]) -> manifests.Manifest | None
     corpus = manifests.read(config.corpus, kind="corpus")
     parents = [manifests.as_parent("corpus", config.corpus, corpus), config.source.as_parent("reference")]
     identity = job_config.content_fields(config)
-    done = job.finished(config.output, "embeddings", config, identity, parents)
-    if done is not None:
+
+    def finished() -> manifests.Manifest | None:
+        return job.finished(config.output, "embeddings", config, identity, parents)
+
+    if (done := finished()) is not None:
         log.info("%s is complete already: nothing to do", config.output)
         return done
     job.claim(config.output, config, identity, parents)
     log.info("embed: %d rows in %d shards", corpus.rows, len(corpus.shards))
-    if not job.run(lambda pipeline: build(pipeline, config, corpus, parents), options):
+    if not job.run(lambda pipeline: build(pipeline, config, corpus, parents), options, lambda: finished() is not None):
         return None
     return manifests.read(config.output, kind="embeddings")
 

@@ -138,8 +138,11 @@ class UniqueKey:
 def run(config: IngestConfig, beam_flags: list[str]) -> manifests.Manifest | None:
     """Runs the job; returns the corpus's manifest, or None if a remote runner goes on with it."""
     options = job.parse_options(beam_flags, config)
-    done = job.finished(config.output, "corpus", config, config.identity, parents=[])
-    if done is not None:
+
+    def finished() -> manifests.Manifest | None:
+        return job.finished(config.output, "corpus", config, config.identity, parents=[])
+
+    if (done := finished()) is not None:
         log.info("%s is complete already: nothing to do", config.output)
         return done
     source, address = config.parse_source()
@@ -147,7 +150,7 @@ def run(config: IngestConfig, beam_flags: list[str]) -> manifests.Manifest | Non
     job.claim(config.output, config, config.identity, parents=[])
     _forget_other_source(config, tasks)
     log.info("ingest: %d source tasks into %d shards", len(tasks), config.shards)
-    if not job.run(lambda pipeline: build(pipeline, config, tasks), options):
+    if not job.run(lambda pipeline: build(pipeline, config, tasks), options, lambda: finished() is not None):
         return None
     return manifests.read(config.output, kind="corpus")
 

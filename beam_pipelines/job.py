@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import importlib
 import json
+import logging
 import re
 import sys
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from schemas import manifest as manifests
 # Today's DirectRunner tries to download a binary before it falls back to this one.
 LOCAL_RUNNER = "FnApiRunner"
 WORK_DIRECTORY = ".work"
+log = logging.getLogger(__name__)
 _ERRORS = {e.__name__: e for e in (errors.ConfigError, errors.DataError, errors.IntegrityError)}
 
 
@@ -93,8 +95,16 @@ def _import_runner(flags: list[str]) -> None:
             raise errors.ConfigError(f"runner is in {module}, which cannot be imported: {error}") from None
 
 
-def run(build: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> bool:
+def run(
+    build: Callable[[beam.Pipeline], Any], options: PipelineOptions, complete: Callable[[], bool] = lambda: False
+) -> bool:
     """Builds and runs a pipeline; local runners are waited for, remote ones are left running.
+
+    Args:
+      build: adds the job to a pipeline.
+      options: Beam's.
+      complete: says whether the output is complete. Where two run the same job on one output, the first to finish
+        clears the table, and the other fails then; that is no failure.
 
     Returns:
       True if the job has finished, False if it was submitted and goes on elsewhere.
@@ -115,6 +125,9 @@ def run(build: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> bool
             return False
         result.wait_until_finish()
     except Exception as error:
+        if complete():
+            log.info("another attempt at the same job has completed it meanwhile")
+            return True
         raise _translate(error) from error
     return True
 
@@ -155,9 +168,14 @@ def finished(
     manifest = manifests.read(directory, kind=kind)
     job_config.refuse_other(directory, manifest.config, config, identity)
     job_config.refuse_other_parents(directory, {p.role: p.fingerprint for p in manifest.parents}, parents)
-    # Left over if an attempt was stopped between its manifest and its cleaning up.
-    storage.remove_tree(storage.as_path(directory) / WORK_DIRECTORY)
+    clear_away(directory)  # left over if an attempt was stopped between its manifest and this
     return manifest
+
+
+def clear_away(directory: str) -> None:
+    """Removes what a complete artifact no longer needs: working files, and temporary ones of killed attempts."""
+    storage.remove_tree(storage.as_path(directory) / WORK_DIRECTORY)
+    storage.remove_temporary(directory)
 
 
 def summary(directory: str, manifest: manifests.Manifest) -> str:

@@ -55,9 +55,14 @@ class Spools:
         path = self._keys(name)
         if not path.exists():
             return None
-        with path.open("rb") as file:
-            found = pq.read_metadata(file)
-        counts = json.loads(found.metadata[b"tally"])
+        try:
+            with path.open("rb") as file:
+                found = pq.read_metadata(file)
+            counts = json.loads(found.metadata[b"tally"])
+        except (pa.ArrowException, KeyError, ValueError) as error:
+            log.warning("%s is damaged and is made anew: %s", path, error)
+            path.unlink()
+            return None
         return Spooled(task, counts["read"], found.num_rows, counts["rejected"], name)
 
     def keys(self, spooled: Spooled) -> Iterator[Key]:

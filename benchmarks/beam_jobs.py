@@ -7,8 +7,8 @@ and its place in docs/performance.md. Compared, in turns:
 
 * `embed`: the whole job on a local runner, with its reference loaded and compiled before; against `bare`, the same
   jitted function of the same model over the same batches, which are decoded and tokenised beforehand;
-* `embed` with two worker processes of one thread each, by the time that they report; against two
-  bare loops of one thread each, side by side in processes of their own;
+* `embed` with two worker processes of one thread each, from the begin of the first shard to the
+  end of the last; against two bare loops of one thread each, side by side in processes of their own;
 * `ingest`: the whole job; against checking and hashing the same images in a loop. Then with two worker processes, as
   the difference between a long and a short job, since processes take seconds to start;
 * decoding by the product and by Pillow alone, to the same pixels;
@@ -62,6 +62,7 @@ class Options:
     repeats: int = 3
     ingested: int = 4096  # rows of the long ingest; the short one has an eighth
     memory_rows: int = 2048  # N
+    parts: tuple[str, ...] = ("decoding", "ingest", "embed", "workers", "memory")  # the others stay as they were
 
 
 # --- embed ------------------------------------------------------------------------------------------------------------
@@ -117,34 +118,36 @@ def one_thread_workers(options: Options, made: "Made", scratch: Path) -> dict[st
             **_ONE_THREAD, JAX_COMPILATION_CACHE_DIR=compiled, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0"
         )
 
-        def seconds_a_row(part: str, count: int) -> float:
-            """Of one worker; `count` processes of a part run side by side, each with an equal share of the rows."""
+        def seconds(part: str, count: int) -> float:
+            """Of all rows, by both: `count` processes of a part run side by side."""
             command = [sys.executable, "-W", "ignore", "-m", __spec__.name, "--part", part]
             command += ["--options", json.dumps(dataclasses.asdict(options)), "--made", json.dumps(made.as_json())]
             running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) for _ in range(count)]
             said = [process.communicate()[0] for process in running]
             if any(process.returncode for process in running):
                 raise RuntimeError(f"{part} failed")
-            return statistics.mean(json.loads(line.splitlines()[-1]) for line in said)
+            return 1 / sum(1 / json.loads(line.splitlines()[-1]) for line in said)
 
-        runs = {"bare": lambda: seconds_a_row("bare", 2), "embed": lambda: seconds_a_row("embed", 1)}
-        taken = turns(runs, options.repeats)
+        taken = turns({"bare": lambda: seconds("bare", 2), "embed": lambda: seconds("embed", 1)}, options.repeats)
     return {
-        "rows_per_second": {name: 2 / statistics.median(seconds) for name, seconds in taken.items()},
+        "rows_per_second": {name: made.rows / statistics.median(seconds) for name, seconds in taken.items()},
         "of_bare": steps.median_ratio(taken["bare"], taken["embed"]),
     }
 
 
 def bare_part(options: Options, made: "Made") -> float:
-    """Seconds a row of a bare loop over all batches."""
+    """Seconds of a bare loop over all batches."""
     model = Source(made.reference).load()
     batches = batches_of(made.corpus, model, options.batch_size)
     bare_loop(model, batches[:1])
-    return bare_loop(model, batches) / made.rows
+    return bare_loop(model, batches)
 
 
 def embed_part(options: Options, made: "Made") -> float:
-    """Seconds a row of a worker, in a job with two of them; what they compile comes from a cache."""
+    """Seconds of a job with two worker processes, from the begin of its first shard to the end of its last.
+
+    The first shard ends when its file is committed, and takes as long as shards do on average.
+    """
     with tempfile.TemporaryDirectory() as output:
         config = embed.EmbedConfig(
             corpus=made.corpus, reference=made.reference, output=f"{output}/e", batch_size=options.batch_size, workers=1
@@ -155,9 +158,10 @@ def embed_part(options: Options, made: "Made") -> float:
         embed.build(pipeline, config, corpus, parents)
         result = pipeline.run()
         result.wait_until_finish()
+        ends = [path.stat().st_mtime for path in Path(config.output).glob("*.array_record-*")]
     found = result.metrics().query(MetricsFilter().with_name(embed.MILLISECONDS))
-    [latency] = [entry.committed for entry in found["distributions"]]
-    return latency.sum / 1e3 / made.rows
+    [shard] = [entry.committed for entry in found["distributions"]]
+    return max(ends) - min(ends) + shard.sum / shard.count / 1000
 
 
 # --- ingest -----------------------------------------------------------------------------------------------------------
@@ -316,23 +320,29 @@ def turns(runs: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[
 
 def measure(options: Options, scratch: Path) -> Iterator[tuple[str, Any]]:
     """Yields the parts of the result as they are measured."""
-    yield "decoding", decoding(options)
-    yield "ingest", ingest_against_images(options, scratch)
-    made = make(options, scratch / "embed")
-    yield "embed", embed_against_bare(options, made, scratch)
-    yield "workers", one_thread_workers(options, made, scratch)
-    yield "memory", memory(options, scratch)
+    made = make(options, scratch / "embed") if {"embed", "workers"} & set(options.parts) else Made("", "", 0)
+    parts: dict[str, Callable[[], Any]] = {
+        "decoding": lambda: decoding(options),
+        "ingest": lambda: ingest_against_images(options, scratch),
+        "embed": lambda: embed_against_bare(options, made, scratch),
+        "workers": lambda: one_thread_workers(options, made, scratch),
+        "memory": lambda: memory(options, scratch),
+    }
+    for name in options.parts:
+        yield name, parts[name]()
 
 
 def main(options: Options) -> None:
-    """Measures, keeps the figures, and writes the page anew."""
+    """Measures, keeps the figures part by part, and writes the page anew."""
+    path = performance_page.RESULTS / f"beam-jobs-{options.name}.json"
     described = {name: getattr(options, name) for name in ("pixels", "preset", "resolution", "batch_size")}
-    result: dict[str, Any] = {"machine": selection.machine()} | described
+    result = json.loads(path.read_text()) if path.exists() else {}
+    result |= {"machine": selection.machine()} | described
     with tempfile.TemporaryDirectory() as scratch:
         for name, part in measure(options, Path(scratch)):
             result[name] = part
             print(json.dumps({name: part}, indent=1), flush=True)
-    (performance_page.RESULTS / f"beam-jobs-{options.name}.json").write_text(json.dumps(result, indent=1) + "\n")
+            path.write_text(json.dumps(result, indent=1) + "\n")
     performance_page.write()
 
 

@@ -192,10 +192,11 @@ class Journal:
 
 
 def remove_tree(path: "str | os.PathLike[str]") -> None:
-    """Removes a directory and all below it; a missing one is fine."""
-    target = as_path(path)
-    if target.exists():
-        target.rmtree()
+    """Removes a directory and all below it; a missing one is fine, and so is one that another process removes too."""
+    if not is_remote(path):
+        shutil.rmtree(as_path(path), ignore_errors=True)
+    elif (target := as_path(path)).exists():
+        target.rmtree(missing_ok=True)
 
 
 def remove_temporary(directory: "str | os.PathLike[str]") -> None:

@@ -21,7 +21,7 @@ from schemas import storage
 from schemas.rejections import Reason
 
 _IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
-_Member = tuple[str, str, bytes | None]  # key, extension, content; None where it is too large to read
+_Member = tuple[str, str, bytes | Reason]  # key, extension, content or why it is not read
 
 
 class WebDataset:
@@ -58,23 +58,30 @@ def groups(task: Task) -> Iterator[tuple[str, Group | RawPair]]:
 
 
 def _members(path: str, damage: list[str]) -> Iterator[_Member]:
-    """Yields a tar's regular files; what stops it goes into `damage`, so that the group before is not lost with it."""
+    """Yields a tar's members; what stops it goes into `damage`, so that the group before is not lost with it."""
     try:
+        # Not as a stream (r|*), which would skip a member that lies about its size by reading, however far that is.
         with (
             storage.as_path(path).open("rb") as file,
-            tarfile.open(fileobj=file, mode="r|*", tarinfo=_StrictTarInfo) as tar,
+            tarfile.open(fileobj=file, mode="r:*", tarinfo=_StrictTarInfo) as tar,
         ):  # type: ignore[arg-type]
             for member in tar:
-                if not member.isreg():
+                tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+                if member.isdir():
                     continue
-                # A sparse member of a few bytes can promise gigabytes.
-                too_large = member.issparse() or member.size > MAX_BYTES
-                content = None if too_large else tar.extractfile(member)
                 folder, _, base = member.name.rpartition("/")
                 stem, _, extension = base.partition(".")
-                yield f"{folder}/{stem}" if folder else stem, extension.lower(), content.read() if content else None
+                yield f"{folder}/{stem}" if folder else stem, extension.lower(), _content(tar, member)
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         damage.append(f"{type(error).__name__}: {error}")
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | Reason:
+    # A sparse member of a few bytes can promise gigabytes.
+    if member.issparse() or member.size > MAX_BYTES:
+        return Reason.FILE_TOO_LARGE
+    content = tar.extractfile(member) if member.isreg() else None
+    return content.read() if content else Reason.UNSAFE_PATH
 
 
 class _StrictTarInfo(tarfile.TarInfo):
@@ -93,9 +100,9 @@ class _StrictTarInfo(tarfile.TarInfo):
 def _group(source: str, members: list[_Member]) -> Group | RawPair:
     contents: dict[str, bytes] = {}
     for _, extension, content in members:
-        if content is None:
-            detail = f"{extension}: over {MAX_BYTES} bytes"
-            return RawPair(source=source, problem=Reason.FILE_TOO_LARGE, detail=detail)
+        if isinstance(content, Reason):
+            what = f"over {MAX_BYTES} bytes" if content == Reason.FILE_TOO_LARGE else "a link or a device"
+            return RawPair(source=source, problem=content, detail=f"{extension}: {what}")
         if extension in contents:
             return RawPair(source=source, problem=Reason.INVALID_RECORD, detail=f"two members .{extension}")
         contents[extension] = content

@@ -1,0 +1,112 @@
+"""Beam jobs that are killed, or run twice at a time: what is left is what an undisturbed run leaves."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from infra import cli
+from schemas import manifest as manifests
+from schemas import storage
+from tests import commands
+
+# The process dies just before it commits its n-th file: what it has written lies there under a temporary name.
+KILLED = """
+import os, signal, sys
+from infra import cli
+from schemas import storage
+left, commit = int(sys.argv[1]), storage.commit
+def commit_or_die(temporary, destination):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return commit(temporary, destination)
+storage.commit = commit_or_die
+sys.exit(cli.main(sys.argv[2:]))
+"""
+
+
+def jobs(miniature, root) -> dict[str, list[str]]:
+    """The miniature's Beam jobs, by what they make."""
+    return {
+        "corpora/pool": ["ingest", f"--source=folder:{miniature.parent}/pool", "--name=mini_pool", "--shards=2"],
+        "embeddings": ["embed", f"--corpus={miniature}/corpora/pool", f"--reference={miniature}/workdirs/reference"],
+        "curated": [
+            "curate", f"--corpus={miniature}/corpora/pool", f"--selections={miniature}/workdirs/distill", "--budget=16",
+            "--name=mini_curated", "--shards=2", f"--control={root}/control",
+        ],
+    }  # fmt: skip
+
+
+# Each time one shard of two is there and the next one about to be.
+@pytest.mark.parametrize(("made", "commits"), [("corpora/pool", 6), ("embeddings", 3), ("curated", 5)])
+def test_a_killed_job_goes_on_as_if_nothing_had_happened(miniature, tmp_path, capsys, made, commits):
+    arguments = [*jobs(miniature, tmp_path)[made], f"--output={tmp_path / made}"]
+    command = [sys.executable, "-W", "ignore", "-c", KILLED, str(commits), *arguments]
+    killed = subprocess.run(command, cwd=commands.ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not manifests.exists(str(tmp_path / made))
+    shards = list(tmp_path.rglob("*.array_record-*"))
+    assert len(shards) == 1
+    times = {path: path.stat().st_mtime_ns for path in shards}
+    assert list(tmp_path.rglob(f"{storage.TEMPORARY_PREFIX}*"))
+    assert cli.main(arguments) == 0
+    assert {path: path.stat().st_mtime_ns for path in shards} == times  # what was finished is kept
+    for name in (made, *(("control/uniform", "control/top_reference") if made == "curated" else ())):
+        ours, theirs = (manifests.read(str(root / name)) for root in (tmp_path, miniature))
+        assert ours.fingerprint == theirs.fingerprint
+        assert cli.main(["verify", str(tmp_path / name)]) == 0
+    assert not list(tmp_path.rglob(f"{storage.TEMPORARY_PREFIX}*"))
+    assert not list(tmp_path.rglob(".work"))
+
+
+@pytest.mark.parametrize("made", ["corpora/pool", "embeddings"])
+def test_the_same_job_twice_at_a_time_is_harmless(miniature, tmp_path, made):
+    arguments = [*jobs(miniature, tmp_path)[made], f"--output={tmp_path / made}"]
+    for code, said in commands.finish([commands.start(arguments) for _ in range(2)]):
+        assert code == 0, said
+    assert manifests.read(str(tmp_path / made)).fingerprint == manifests.read(str(miniature / made)).fingerprint
+    assert cli.main(["verify", str(tmp_path / made)]) == 0
+
+
+def test_a_job_that_is_overtaken_is_done(miniature, tmp_path, monkeypatch, capsys):
+    """While it writes a shard, another attempt completes the output, and clears the spools away that it reads."""
+    from beam_pipelines import ingest
+
+    write, arguments = ingest.write_shard, [*jobs(miniature, tmp_path)["corpora/pool"], f"--output={tmp_path}/c"]
+
+    def overtaken(config, index, found):
+        monkeypatch.setattr(ingest, "write_shard", write)
+        [(code, said)] = commands.finish([commands.start(arguments)])
+        assert code == 0, said
+        (tmp_path / "c").joinpath(f"mini_pool-train.array_record-{index:05d}-of-00002").rename(tmp_path / "aside")
+        try:
+            return write(config, index, found)  # its spools are gone
+        finally:
+            (tmp_path / "aside").rename(tmp_path / "c" / f"mini_pool-train.array_record-{index:05d}-of-00002")
+
+    monkeypatch.setattr(ingest, "write_shard", overtaken)
+    assert cli.main(arguments) == 0
+    assert "another attempt at the same job has completed it meanwhile" in capsys.readouterr().err
+
+
+def test_another_job_on_the_same_output_is_refused_while_the_first_is_unfinished(miniature, tmp_path, capsys):
+    arguments = [*jobs(miniature, tmp_path)["corpora/pool"], f"--output={tmp_path}/c"]
+    command = [sys.executable, "-W", "ignore", "-c", KILLED, "3", *arguments]
+    assert subprocess.run(command, cwd=commands.ROOT, capture_output=True, timeout=120, check=False).returncode == -9
+    assert cli.main([*arguments, "--seed=1"]) == 1
+    assert "seed was 0, now 1" in capsys.readouterr().err
+
+
+def test_a_damaged_spool_is_named(miniature, tmp_path, capsys):
+    arguments = [*jobs(miniature, tmp_path)["corpora/pool"], f"--output={tmp_path}/c"]
+    command = [sys.executable, "-W", "ignore", "-c", KILLED, "5", *arguments]
+    assert subprocess.run(command, cwd=commands.ROOT, capture_output=True, timeout=120, check=False).returncode == -9
+    [keys] = (tmp_path / "c/.work").glob("keys-*")
+    keys.write_bytes(keys.read_bytes()[:100])
+    assert cli.main(arguments) == 0  # it is read anew
+    assert manifests.read(f"{tmp_path}/c").fingerprint == manifests.read(str(miniature / "corpora/pool")).fingerprint
+    assert json.loads((tmp_path / "c/manifest.json").read_text())["counts"]["read"] == 99
