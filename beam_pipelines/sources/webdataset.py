@@ -6,7 +6,9 @@ makes one example per caption. Members of a key stand next to each other, as the
 
 import itertools
 import json
+import lzma
 import tarfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from tarfile import (
@@ -72,7 +74,7 @@ def _members(path: str, damage: list[str]) -> Iterator[_Member]:
                 folder, _, base = member.name.rpartition("/")
                 stem, _, extension = base.partition(".")
                 yield f"{folder}/{stem}" if folder else stem, extension.lower(), _content(tar, member)
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+    except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         damage.append(f"{type(error).__name__}: {error}")
 
 

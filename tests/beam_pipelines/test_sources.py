@@ -2,6 +2,7 @@
 
 import io
 import json
+import random
 import tarfile
 from pathlib import Path
 
@@ -117,6 +118,20 @@ def test_a_member_that_lies_about_its_size_does_not_hang_the_job(tmp_path):
             tar.addfile(member, io.BytesIO(b"x"))
     found = read(f"webdataset:{tmp_path}/x.tar")
     assert [p.problem for p in found] == [None, Reason.FILE_TOO_LARGE, Reason.UNREADABLE_SOURCE]
+
+
+@pytest.mark.parametrize("compression", ["gz", "bz2", "xz"])
+def test_a_damaged_compressed_tar_is_one_rejection_more(tmp_path, compression):
+    with tarfile.open(tmp_path / "x.tar", f"w:{compression}") as tar:
+        for number in range(200):
+            for extension, content in (("jpg", random.Random(number).randbytes(3000)), ("txt", b"a text")):
+                member = tarfile.TarInfo(f"{number}.{extension}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    content = bytearray((tmp_path / "x.tar").read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 50] = b"\xff" * 50
+    (tmp_path / "x.tar").write_bytes(content)
+    assert read(f"webdataset:{tmp_path}/x.tar")[-1].problem == Reason.UNREADABLE_SOURCE
 
 
 def test_a_file_that_is_no_tar_is_one_rejection(tmp_path):
