@@ -8,7 +8,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from beam_pipelines.job import clear_away
+from beam_pipelines import job
 from schemas import features, rejections, storage
 from schemas import manifest as manifests
 from schemas.errors import IntegrityError
@@ -53,7 +53,7 @@ def complete_dataset(
     extra_files: tuple[str, ...] = (),
     **manifest_fields: Any,
 ) -> manifests.Manifest:
-    """Writes TFDS metadata and the manifest for committed shards, then clears away what the job has left.
+    """Writes TFDS metadata and the manifest for committed shards, then removes what attempts left behind.
 
     Args:
       row_kind: which features the rows have.
@@ -81,5 +81,5 @@ def complete_dataset(
         **manifest_fields,
     )
     manifest = manifests.write(directory, made)
-    clear_away(directory)
+    job.clean_up(directory)
     return manifest

@@ -20,8 +20,9 @@ def set_up_logging() -> None:
         logging.getLogger(package).setLevel(logging.INFO)
     # Orbax and TFDS speak through absl: notices about their own defaults.
     logging.getLogger("absl").setLevel(logging.ERROR)
-    # Beam prints the traceback of a failing step here, and raises the failure too.
-    logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
+    # They print the traceback of a failure here, and raise the failure too.
+    for library in ("apache_beam.runners.common", "fsspec", "gcsfs"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
 
 
 def run_command(name: str, command: Callable[[], int]) -> int:
@@ -33,7 +34,7 @@ def run_command(name: str, command: Callable[[], int]) -> int:
     set_up_logging()
     try:
         return command()
-    except _told_in_one_line() as error:
+    except told_in_one_line() as error:
         if os.environ.get("SUPERBATCH_TRACEBACK"):
             raise
         kind = "" if isinstance(error, SuperbatchError) else f"{type(error).__name__}: "
@@ -47,7 +48,7 @@ def run_command(name: str, command: Callable[[], int]) -> int:
         return 130
 
 
-def _told_in_one_line() -> tuple[type[Exception], ...]:
+def told_in_one_line() -> tuple[type[Exception], ...]:
     """Ours, the system's and, where gcsfs was used, an object store's: what it says when it has retried in vain."""
     gcsfs = sys.modules.get("gcsfs.retry")
     return (SuperbatchError, OSError, *([gcsfs.HttpError] if gcsfs else []))

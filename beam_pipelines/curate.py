@@ -132,14 +132,19 @@ def run(config: CurateConfig, beam_flags: list[str]) -> manifests.Manifest | Non
         log.info("%s is complete already: nothing to do", " and ".join(o.directory for o in outputs))
         return manifests.read(config.output, kind="corpus")
     plans = [_plan(output, config, corpus, log_directory, logged) for output in unfinished]
-    for output, _ in plans:
-        job.claim(output.directory, output.config, _identity(output), output.parents)
+    plans = [
+        (output, plan)
+        for output, plan in plans
+        if job.claim(output.directory, "corpus", output.config, _identity(output), output.parents) is None
+    ]
+    if not plans:  # another attempt at this job has finished meanwhile
+        return manifests.read(config.output, kind="corpus")
     log.info("curate: %d of %d rows into %s", outputs[0].rows, corpus.rows, ", ".join(o.directory for o, _ in plans))
 
-    def finished() -> bool:
+    def is_complete() -> bool:
         return all(_finished(output) is not None for output in outputs)
 
-    if not job.run(lambda pipeline: build(pipeline, config.corpus, corpus, plans), options, finished):
+    if not job.run(lambda pipeline: build(pipeline, config.corpus, corpus, plans), options, is_complete):
         return None
     return manifests.read(config.output, kind="corpus")
 
@@ -186,6 +191,9 @@ def write_shard(plan: ShardPlan, output: Output, directory: str, corpus_shards: 
 
 def complete(output: Output, written: list[ShardResult]) -> manifests.Manifest:
     """The last step: counts, TFDS metadata, the manifest."""
+    done = _finished(output)
+    if done is not None:  # by another attempt
+        return done
     curated = isinstance(output.config, CurateConfig)
     over = output.picked_rows - output.rows
     passed = {

@@ -93,16 +93,17 @@ def run(config: EmbedConfig, beam_flags: list[str]) -> manifests.Manifest | None
     corpus = manifests.read(config.corpus, kind="corpus")
     parents = [manifests.as_parent("corpus", config.corpus, corpus), config.source.as_parent("reference")]
     identity = job_config.content_fields(config)
-
-    def finished() -> manifests.Manifest | None:
-        return job.finished(config.output, "embeddings", config, identity, parents)
-
-    if (done := finished()) is not None:
+    if (done := _finished(config, parents)) is not None:
         log.info("%s is complete already: nothing to do", config.output)
         return done
-    job.claim(config.output, config, identity, parents)
+    if (done := job.claim(config.output, "embeddings", config, identity, parents)) is not None:
+        return done
     log.info("embed: %d rows in %d shards", corpus.rows, len(corpus.shards))
-    if not job.run(lambda pipeline: build(pipeline, config, corpus, parents), options, lambda: finished() is not None):
+
+    def is_complete() -> bool:
+        return _finished(config, parents) is not None
+
+    if not job.run(lambda pipeline: build(pipeline, config, corpus, parents), options, is_complete):
         return None
     return manifests.read(config.output, kind="embeddings")
 
@@ -247,6 +248,9 @@ def complete(
     config: EmbedConfig, *, corpus: manifests.Manifest, parents: list[manifests.Parent], written: list[ShardResult]
 ) -> manifests.Manifest:
     """The last step: counts, the rejected-share check, the tokenizer, TFDS metadata, the manifest."""
+    done = _finished(config, parents)
+    if done is not None:  # by another attempt
+        return done
     if corpus.dataset is None:
         raise IntegrityError(f"{config.corpus}: the manifest of a corpus lacks its `dataset` section")
     invalid = sum(result.invalid for result in written)
@@ -262,6 +266,10 @@ def complete(
         kind="embeddings", name=config.name or corpus.name, version=config.version, config=config, parents=parents,
         counts=counts, embeddings=manifests.EmbeddingInfo(**facts, dtype=config.dtype),
     )  # fmt: skip
+
+
+def _finished(config: EmbedConfig, parents: list[manifests.Parent]) -> manifests.Manifest | None:
+    return job.finished(config.output, "embeddings", config, job_config.content_fields(config), parents)
 
 
 def _result(task: ShardTask, shard: manifests.Shard, model: models.Model, invalid: int) -> ShardResult:

@@ -4,7 +4,8 @@
     keys ─ group by uid, drop exact duplicates ─ group by text, mark what is repeated ─ group by shard ─► shards
     shards, in keyed order ─► metadata, manifest
 
-Only keys are shuffled; images go through spool files. A row's shard and place depend on its uid and the seed alone.
+Only keys are shuffled; images go through spool files, each sorted as the corpus is. A row's shard and place depend on
+its uid and the seed alone.
 Every piece is committed under a final name, so a rerun takes up what an earlier attempt finished.
 """
 
@@ -14,6 +15,7 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import apache_beam as beam
@@ -23,13 +25,14 @@ from beam_pipelines.completion import Gather, ShardResult, complete_dataset
 from beam_pipelines.normalise import ImageLimits, normalise_image
 from beam_pipelines.spool import Key, Spooled, Spools
 from beam_pipelines.texts import TextLimits
-from schemas import job_config, records, rejections, shards, storage
+from schemas import access, job_config, records, rejections, shards, storage
 from schemas import manifest as manifests
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, DataError
 from schemas.identity import canonical_json, example_uid, image_identity, keyed_order, shard_of
 from schemas.job_config import content
 
 STAGE = "ingest"
+_STATS = 32  # files asked about at a time
 _SOURCE_FIELDS = ("source", "image_field", "text_field", "language_field", "url_field")
 log = logging.getLogger(__name__)
 
@@ -138,19 +141,18 @@ class UniqueKey:
 def run(config: IngestConfig, beam_flags: list[str]) -> manifests.Manifest | None:
     """Runs the job; returns the corpus's manifest, or None if a remote runner goes on with it."""
     options = job.parse_options(beam_flags, config)
-
-    def finished() -> manifests.Manifest | None:
-        return job.finished(config.output, "corpus", config, config.identity, parents=[])
-
-    if (done := finished()) is not None:
+    done = _finished(config)
+    if done is not None:
         log.info("%s is complete already: nothing to do", config.output)
         return done
     source, address = config.parse_source()
+    access.check(address)
     tasks = source.list_tasks(address)
-    job.claim(config.output, config, config.identity, parents=[])
+    if (done := job.claim(config.output, "corpus", config, config.identity, parents=[])) is not None:
+        return done
     _forget_other_source(config, tasks)
     log.info("ingest: %d source tasks into %d shards", len(tasks), config.shards)
-    if not job.run(lambda pipeline: build(pipeline, config, tasks), options, lambda: finished() is not None):
+    if not job.run(lambda pipeline: build(pipeline, config, tasks), options, lambda: _finished(config) is not None):
         return None
     return manifests.read(config.output, kind="corpus")
 
@@ -289,7 +291,17 @@ def _reject_repeated(config: IngestConfig, index: int, keys: list[Key]) -> None:
 
 
 def complete(config: IngestConfig, written: list[ShardResult], tallies: list[Spooled]) -> manifests.Manifest:
-    """The last step: counts, the rejected-share check, TFDS metadata, the manifest; then removes the spools."""
+    """The last step: counts, the rejected-share check, TFDS metadata, the manifest; then removes the spools.
+
+    Raises:
+      ConfigError: a shard is empty.
+      DataError: too much was rejected, or the source changed while it was read.
+    """
+    done = _finished(config)
+    if done is not None:  # by another attempt, which has removed the spools
+        return done
+    tallies = sorted(tallies, key=lambda tally: tally.task)
+    _refuse_changed_source(config, [tally.spool for tally in tallies])
     rejected: Counter[rejections.Reason] = Counter()
     for tally in tallies:
         rejected.update({rejections.Reason(reason): n for reason, n in tally.rejected.items()})
@@ -318,14 +330,18 @@ def complete(config: IngestConfig, written: list[ShardResult], tallies: list[Spo
     )  # fmt: skip
 
 
+def _finished(config: IngestConfig) -> manifests.Manifest | None:
+    return job.finished(config.output, "corpus", config, config.identity, parents=[])
+
+
 def _spools(config: IngestConfig) -> Spools:
-    return Spools(storage.as_path(config.output) / job.WORK_DIRECTORY)
+    return Spools(storage.as_path(config.output) / job.WORK_DIRECTORY, config.seed)
 
 
 def _spool_name(config: IngestConfig, task: sources.Task) -> str:
     """Names a task's spool by all that decides it, so that a source which has changed is read anew."""
     stat = storage.as_path(task.path).stat()
-    decided_later = ("shards", "seed", "max_text_repeats")
+    decided_later = ("shards", "max_text_repeats")
     decide = [*_SOURCE_FIELDS, *(name for name in job_config.content_fields(config) if name not in decided_later)]
     settings = {name: getattr(config, name) for name in decide}
     identity = [dataclasses.asdict(task), stat.length, str(stat.mtime), settings]
@@ -333,13 +349,33 @@ def _spool_name(config: IngestConfig, task: sources.Task) -> str:
 
 
 def _forget_other_source(config: IngestConfig, tasks: list[sources.Task]) -> None:
-    """Removes the shards of an unfinished attempt at a source that has changed since: they hold other rows."""
-    marker, now = _spools(config).folder / "source.json", canonical_json([_spool_name(config, task) for task in tasks])
+    """Removes what an unfinished attempt made of a source that has changed since: it holds other rows."""
+    with ThreadPoolExecutor(_STATS) as threads:
+        now = canonical_json(list(threads.map(lambda task: _spool_name(config, task), tasks)))
+    marker, output = _marker(config), storage.as_path(config.output)
     if marker.exists() and marker.read_bytes() != now:
         log.info("ingest: the source has changed since the last attempt; its shards are made anew")
-        for shard in storage.as_path(config.output).glob(f"{config.name}-{config.split}.array_record-*"):
-            shard.unlink()
+        for shard in output.glob(f"{config.name}-{config.split}.array_record-*"):
+            shard.unlink(missing_ok=True)
+        storage.remove_tree(output / rejections.DIRECTORY)
     storage.replace(marker, now)
+
+
+def _refuse_changed_source(config: IngestConfig, spooled: list[str]) -> None:
+    """Checks that what was read is what the job set out to read, and that no other attempt found another source.
+
+    Raises:
+      DataError: it is not.
+    """
+    if _marker(config).read_bytes() != canonical_json(spooled):
+        raise DataError(
+            f"{config.source} changed while it was read: run the job again when nobody writes there any more"
+        )
+
+
+def _marker(config: IngestConfig) -> storage.epath.Path:
+    """The file that says of which files the unfinished shards are made."""
+    return _spools(config).folder / "source.json"
 
 
 Config = IngestConfig

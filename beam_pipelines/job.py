@@ -5,6 +5,8 @@ local run, or a submitted remote one. Nothing after this is needed for the outpu
 """
 
 import argparse
+import builtins
+import contextlib
 import dataclasses
 import difflib
 import importlib
@@ -27,6 +29,7 @@ from schemas import manifest as manifests
 LOCAL_RUNNER = "FnApiRunner"
 WORK_DIRECTORY = ".work"
 log = logging.getLogger(__name__)
+_STEP = re.compile(r" \[while running '.*?'\]")
 _ERRORS = {e.__name__: e for e in (errors.ConfigError, errors.DataError, errors.IntegrityError)}
 
 
@@ -96,21 +99,21 @@ def _import_runner(flags: list[str]) -> None:
 
 
 def run(
-    build: Callable[[beam.Pipeline], Any], options: PipelineOptions, complete: Callable[[], bool] = lambda: False
+    build: Callable[[beam.Pipeline], Any], options: PipelineOptions, is_complete: Callable[[], bool] = lambda: False
 ) -> bool:
     """Builds and runs a pipeline; local runners are waited for, remote ones are left running.
 
     Args:
-      build: adds the job to a pipeline.
+      build: adds the steps.
       options: Beam's.
-      complete: says whether the output is complete. Where two run the same job on one output, the first to finish
-        clears the table, and the other fails then; that is no failure.
+      is_complete: asked after a failure. Another attempt at this very job may have completed it meanwhile and have
+        removed what this one was reading; then nothing has failed.
 
     Returns:
       True if the job has finished, False if it was submitted and goes on elsewhere.
 
     Raises:
-      ConfigError, DataError, IntegrityError: what stopped the job, as its step said it.
+      ConfigError, DataError, IntegrityError, OSError: what stopped the job, as its step said it.
     """
     progress.forget()
     try:
@@ -125,18 +128,24 @@ def run(
             return False
         result.wait_until_finish()
     except Exception as error:
-        if complete():
-            log.info("another attempt at the same job has completed it meanwhile")
-            return True
+        with contextlib.suppress(errors.SuperbatchError, OSError):
+            if is_complete():
+                log.info("another attempt at this job has completed it meanwhile")
+                return True
         raise _translate(error) from error
     return True
 
 
-def claim(directory: str, config: Any, identity: list[str], parents: list[manifests.Parent]) -> None:
+def claim(
+    directory: str, kind: manifests.Kind, config: Any, identity: list[str], parents: list[manifests.Parent]
+) -> manifests.Manifest | None:
     """Marks an unfinished output as this job's, so that a rerun resumes it and another job is refused.
 
+    Returns:
+      The manifest, if another attempt at this job has finished since it was asked for; else None.
+
     Raises:
-      ConfigError: a job with other settings or inputs began in this directory and has not finished.
+      ConfigError: a job with other settings or inputs began in this directory, or has finished there.
     """
     path = storage.as_path(directory) / WORK_DIRECTORY / "job.json"
     resolved = job_config.resolved(config)
@@ -144,8 +153,18 @@ def claim(directory: str, config: Any, identity: list[str], parents: list[manife
         "config": {name: resolved[name] for name in identity},
         "parents": {parent.role: parent.fingerprint for parent in parents},
     }
-    if storage.write_once(path, json.dumps(wanted, indent=2).encode()):
-        return
+    try:
+        first = storage.write_once(path, json.dumps(wanted, indent=2).encode())
+    except FileNotFoundError:  # an attempt that has finished just now cleans up
+        if not manifests.exists(directory):
+            raise
+        first = True
+    if first:
+        try:
+            return finished(directory, kind, config, identity, parents)
+        except errors.ConfigError:
+            clean_up(directory)  # of the mark that was not due
+            raise
     try:
         begun = json.loads(path.read_bytes())
         settings, before = begun["config"], begun["parents"]
@@ -153,6 +172,7 @@ def claim(directory: str, config: Any, identity: list[str], parents: list[manife
         raise errors.IntegrityError(f"{path} is damaged ({error!r}): delete {directory} and start again") from None
     job_config.refuse_other(directory, settings, config, identity)
     job_config.refuse_other_parents(directory, before, parents)
+    return None
 
 
 def finished(
@@ -168,12 +188,16 @@ def finished(
     manifest = manifests.read(directory, kind=kind)
     job_config.refuse_other(directory, manifest.config, config, identity)
     job_config.refuse_other_parents(directory, {p.role: p.fingerprint for p in manifest.parents}, parents)
-    clear_away(directory)  # left over if an attempt was stopped between its manifest and this
+    # Left over if an attempt was stopped between its manifest and its cleaning up.
+    clean_up(directory)
     return manifest
 
 
-def clear_away(directory: str) -> None:
-    """Removes what a complete artifact no longer needs: working files, and temporary ones of killed attempts."""
+def clean_up(directory: str) -> None:
+    """Removes what attempts left beside a complete artifact.
+
+    Only after the manifest: another attempt that still writes here fails then, looks for the manifest, and ends well.
+    """
     storage.remove_tree(storage.as_path(directory) / WORK_DIRECTORY)
     storage.remove_temporary(directory)
 
@@ -206,21 +230,34 @@ def check_rejected(counts: manifests.Counts, allowed: float) -> None:
 
 
 def _translate(error: Exception) -> Exception:
-    """Finds the error of ours inside what a runner raised; anything else stays as it is."""
-    seen: BaseException | None = error
+    """Finds what stopped a step inside what a runner raised, if it is told in one line; else all stays as it is."""
+    chain, seen = [], error
     while seen is not None:
-        if isinstance(seen, errors.SuperbatchError):
-            return type(seen)(_without_step(str(seen)))
+        chain.append(seen)
         seen = seen.__cause__ or seen.__context__
+    for found in chain:
+        if isinstance(found, errors.SuperbatchError):
+            return type(found)(_without_step(str(found)))
+    # Beam wraps what a step raised, or raises it again with the step's name added; below that is the step's own.
+    own = next((found for found in chain if not _STEP.search(str(found))), error)
+    if isinstance(own, console.told_in_one_line()):
+        return own
+    # A runner with workers elsewhere hands on text only.
     for line in reversed(str(error).splitlines()):
-        match = re.match(r"(?:schemas\.errors\.)?(\w+Error): (.*)", line.strip())
-        if match and match[1] in _ERRORS:
-            return _ERRORS[match[1]](_without_step(match[2]))
+        match = re.match(r"(?:[a-z_]+\.)*(\w+Error): (.*)", line.strip())
+        if not match:
+            continue
+        name, message = match[1], _without_step(match[2])
+        if name in _ERRORS:
+            return _ERRORS[name](message)
+        system = getattr(builtins, name, None)
+        if name == "HttpError" or (isinstance(system, type) and issubclass(system, OSError)):
+            return OSError(message if system is OSError else f"{name}: {message}")
     return error
 
 
 def _without_step(message: str) -> str:
-    return re.sub(r" \[while running '.*?'\]", "", message)
+    return _STEP.sub("", message)
 
 
 def _subclasses(cls: type) -> list[Any]:

@@ -14,7 +14,7 @@ from benchmarks import selection_plot
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 RESULTS = Path(__file__).parent / "results"
-_WORDS = ("form", "picks", "part", "model")  # columns that read from the left
+_WORDS = ("form", "picks", "part", "model", "job")  # columns that read from the left
 
 
 def write() -> None:
@@ -216,12 +216,35 @@ def _kill(_: str, result: dict[str, Any]) -> str:
     )
 
 
+def _kill_jobs(_: str, result: dict[str, Any]) -> str:
+    def row(job: dict[str, Any]) -> list[str]:
+        kills = job["kills"]
+        worked = [kill for kill in kills if not kill["starting"]]
+        left = [kill["shards"] for kill in worked]
+        return [
+            f"`{job['job']}`", str(len(kills)), str(len(kills) - len(worked)),
+            f"{min(left)}–{max(left)}" if left else "", str(sum(kill["temporary"] for kill in kills)),
+            str(job["compared"]), f"**{len(job['differences'])}**",
+        ]  # fmt: skip
+
+    columns = "job | kills | of these while it started | shards that a kill found | temporary files that kills left"
+    return "\n".join(
+        [
+            f"### {result['machine']['cores']} CPU cores\n",
+            f"{result['rows']:,} rows, {result['shards']} shards, `curate` with two controls of as many. "
+            f"{sum(len(job['kills']) for job in result['jobs'])} kills of {result['asked']} asked for.\n",
+            _table(f"{columns} | outputs completed and compared | files that differ", map(row, result["jobs"])),
+        ]
+    )
+
+
 _SECTIONS: dict[str, Callable[[str, dict[str, Any]], str]] = {
     "selection": _selection,
     "chunk": _chunk,
     "step": _step,
     "input": _input,
     "kill": _kill,
+    "kill_jobs": _kill_jobs,
     "object-storage": _object_storage,
 }
 

@@ -95,7 +95,7 @@ def read(path: str) -> Round:
       ConfigError: it cannot be parsed, or has keys that no stage knows.
     """
     try:
-        content = tomllib.loads(storage.as_path(path).read_bytes().decode())
+        content = tomllib.loads(storage.read_bytes(path).decode())
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist: --config names a round's TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -4,6 +4,8 @@ Enters: a directory of committed shards. Leaves: `features.json` and `dataset_in
 `tfds.builder_from_directory(DIR).as_data_source(split)` reads it.
 """
 
+import tempfile
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -47,22 +49,38 @@ def declare(kind: RowKind) -> Any:
 
 
 def write_metadata(directory: str, dataset: DatasetInfo, kind: RowKind, shards: list[Shard], version: str) -> list[str]:
-    """Writes TFDS's own metadata for committed shards; returns the names of the files it wrote."""
+    """Writes TFDS's own metadata for committed shards; returns the names of the files it wrote.
+
+    TFDS writes in place, and another attempt of the same job may be hashing these very files: they are made elsewhere,
+    beside empty files with the shards' names, which TFDS looks at, and take their places whole.
+    """
     import tensorflow_datasets as tfds
 
+    with tempfile.TemporaryDirectory(prefix="superbatch-") as made:
+        for shard in shards:
+            Path(made, shard.name).touch()
+        _write_metadata(tfds, Path(made), dataset, kind, shards, version)
+        for name in FILES:
+            storage.replace(storage.as_path(directory) / name, Path(made, name).read_bytes())
+    return list(FILES)
+
+
+def _write_metadata(
+    tfds: Any, folder: Path, dataset: DatasetInfo, kind: RowKind, shards: list[Shard], version: str
+) -> None:
     split = tfds.core.SplitInfo(
         name=dataset.split,
         shard_lengths=[shard.rows for shard in shards],
         num_bytes=sum(shard.bytes for shard in shards),
         filename_template=tfds.core.ShardedFileTemplate(
-            data_dir=storage.as_path(directory),  # type: ignore[arg-type]
+            data_dir=folder,
             dataset_name=dataset.name,
             split=dataset.split,
             filetype_suffix="array_record",
         ),
     )
     tfds.folder_dataset.write_metadata(
-        data_dir=storage.as_path(directory),
+        data_dir=folder,
         version=version,
         features=declare(kind),
         split_infos=[split],
@@ -71,4 +89,3 @@ def write_metadata(directory: str, dataset: DatasetInfo, kind: RowKind, shards: 
         citation="",
         check_data=False,
     )
-    return list(FILES)

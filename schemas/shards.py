@@ -13,6 +13,7 @@ import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
@@ -47,25 +48,33 @@ def write_shard(path: Any, rows: Iterable[bytes]) -> WrittenShard:
 
     Raises:
       IntegrityError: the file already there holds other uids, in another order or number.
+      OSError: the file could not be written.
     """
     with storage.temporary_file(path) as temporary:
-        writer = ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)
-        count = 0
-        for row in rows:
-            writer.write(row)
-            count += 1
-        healthy = writer.ok()  # always False once closed
-        writer.close()
-        if not healthy:
-            raise IntegrityError(f"{path}: ArrayRecord could not write the file (is the disk full?)")
-        with ShardReader(temporary, count):
-            pass
+        count = write_file(temporary, rows)
         size, digest = storage.hash_file(temporary)
         mine = manifests.Shard(name=storage.as_path(path).name, rows=count, bytes=size, sha256=digest)
         if storage.commit(temporary, path):
             return WrittenShard(mine, adopted=False)
         found = adopt_shard(path, uids=[records.record_uid(row) for row in read_all(temporary, count)])
         return WrittenShard(found, adopted=True)
+
+
+def write_file(path: Path, rows: Iterable[bytes]) -> int:
+    """Writes a local file that nobody else looks at yet, and opens it again; returns its number of rows.
+
+    Raises:
+      OSError: it could not be written.
+    """
+    writer = _Writer(path)
+    count = 0
+    for row in rows:
+        writer.write(row)
+        count += 1
+    writer.close()
+    with ShardReader(path, count):
+        pass
+    return count
 
 
 def adopt_shard(path: Any, *, uids: Sequence[str]) -> manifests.Shard:
@@ -150,6 +159,32 @@ class ShardReader:
             raise IntegrityError(
                 f"{self._path}: rows could not be read; the file is damaged. {error}".rstrip()
             ) from None
+
+
+class _Writer:
+    """ArrayRecord's writer, which tells of a full disk in a RuntimeError: here it is the OSError that it is."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._writer = ArrayRecordWriter(str(path), _WRITER_OPTIONS)
+
+    def write(self, row: bytes) -> None:
+        try:
+            self._writer.write(row)
+        except RuntimeError as error:
+            raise self._failure(error) from None
+
+    def close(self) -> None:
+        try:
+            healthy = self._writer.ok()  # always False once closed
+            self._writer.close()
+        except RuntimeError as error:
+            raise self._failure(error) from None
+        if not healthy:
+            raise self._failure("is the disk full?")
+
+    def _failure(self, why: object) -> OSError:
+        return OSError(f"{self._path} could not be written: {why}")
 
 
 def read_all(path: Any, rows: int, batch: int = 1024) -> Iterator[bytes]:

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 # epath would otherwise reach gs:// through TensorFlow, which takes half a minute to import.
 os.environ.setdefault("EPATH_USE_TF", "false")
@@ -192,11 +192,24 @@ class Journal:
 
 
 def remove_tree(path: "str | os.PathLike[str]") -> None:
-    """Removes a directory and all below it; a missing one is fine, and so is one that another process removes too."""
+    """Removes a directory and all below it; a missing one is fine, and so is another process that does the same."""
+    target = as_path(path)
     if not is_remote(path):
-        shutil.rmtree(as_path(path), ignore_errors=True)
-    elif (target := as_path(path)).exists():
-        target.rmtree(missing_ok=True)
+        shutil.rmtree(target, onerror=_unless_contended)
+        return
+    try:
+        if target.exists():
+            target.rmtree()
+    except OSError:  # where another process was quicker with some of the objects, gcsfs says that they are not there
+        if target.exists():
+            raise
+
+
+def _unless_contended(function: Any, path: str, raised: Any) -> None:
+    """Lets pass what another process has removed, and a folder into which one still writes (it removes it itself)."""
+    error = raised[1]
+    if not isinstance(error, FileNotFoundError) and getattr(error, "errno", None) != errno.ENOTEMPTY:
+        raise error
 
 
 def remove_temporary(directory: "str | os.PathLike[str]") -> None:
@@ -205,8 +218,10 @@ def remove_temporary(directory: "str | os.PathLike[str]") -> None:
     Object stores have none: files for them are written elsewhere, on the machine that sends them.
     """
     if not is_remote(directory):
-        for path in Path(directory).expanduser().rglob(f"{TEMPORARY_PREFIX}*"):
-            path.unlink(missing_ok=True)
+        for folder, _, names in os.walk(Path(directory).expanduser()):
+            for name in names:
+                if name.startswith(TEMPORARY_PREFIX):
+                    Path(folder, name).unlink(missing_ok=True)
 
 
 def relative_files(directory: "str | os.PathLike[str]") -> list[str]:

@@ -7,7 +7,9 @@ with `Emulator.environment`.
 import contextlib
 import importlib.util
 import json
+import os
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.parse
@@ -16,9 +18,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from schemas import manifest as manifests
 from tests import commands
 
 _SECONDS = 30.0  # until it answers; it takes 0.2
+# Runs commands one after another, as a shell would, without importing everything again.
+COMMANDS = """
+import json, sys, time
+from infra import cli
+for arguments in json.loads(sys.argv[1]):
+    begin = time.monotonic()
+    code = cli.main(arguments)
+    print(json.dumps({"code": code, "seconds": time.monotonic() - begin}), flush=True)
+    print("----", file=sys.stderr, flush=True)
+"""
 
 
 @dataclass(frozen=True)
@@ -73,6 +86,48 @@ class Emulator:
         request = urllib.request.Request(self.url + path, content, headers, method=method)
         with urllib.request.urlopen(request, timeout=_SECONDS) as response:
             return response.read()
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """An emulator that has a bucket `bucket`, and how to run commands on it."""
+
+    server: Emulator
+    scratch: Path
+
+    def process(self, program: str, *arguments: str) -> subprocess.CompletedProcess:
+        return process(self.server.environment, program, *arguments)
+
+    def run(self, *arguments: list[str]) -> list[tuple[int, float, str, str]]:
+        return run(self.server.environment, *arguments)
+
+    def manifest(self, directory: str) -> manifests.Manifest:
+        return manifests.Manifest.model_validate_json(self.server.get("bucket", f"{directory}/manifest.json"))
+
+
+def process(environment: dict[str, str], program: str, *arguments: str) -> subprocess.CompletedProcess:
+    """Runs a Python program with these variables set."""
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, *arguments], cwd=commands.ROOT,
+        env=os.environ | environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+def run(environment: dict[str, str], *arguments: list[str]) -> list[tuple[int, float, str, str]]:
+    """Runs commands; returns for each its exit code, seconds, standard output and standard error."""
+    done = process(environment, COMMANDS, json.dumps(arguments))
+    assert done.returncode == 0, done.stderr
+    results, said = [], []
+    errors = done.stderr.split("----\n")
+    for line in done.stdout.splitlines():
+        if line.startswith('{"code"'):
+            result = json.loads(line)
+            results.append((result["code"], result["seconds"], "\n".join(said), errors[len(results)]))
+            said = []
+        else:
+            said.append(line)
+    assert len(results) == len(arguments), done.stderr
+    return results
 
 
 @contextlib.contextmanager

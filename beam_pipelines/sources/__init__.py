@@ -61,7 +61,10 @@ class Source(Protocol):
         ...
 
     def read(self, task: Task) -> Iterator[RawPair]:
-        """Yields the pairs of a task, in a fixed order. Never raises for what is in the data."""
+        """Yields the pairs of a task, in a fixed order. Never raises for what is in the data.
+
+        Files are opened with `sources.reading`, which raises where a disk or a store does not give what is in them.
+        """
         ...
 
 

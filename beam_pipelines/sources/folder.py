@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 
 from beam_pipelines.sources import RawPair, Task, captions, expand_captions
+from beam_pipelines.sources.reading import open_file, read_named
 from schemas import storage
 from schemas.errors import DataError
 from schemas.rejections import Reason
@@ -42,7 +43,7 @@ class Folder:
 
     def read(self, task: Task) -> Iterator[RawPair]:
         """Yields the pairs of a range of lines. A row's source is the line's byte offset and the file it names."""
-        with storage.as_path(task.path).open("rb") as file:
+        with open_file(task.path) as file:
             file.seek(task.first)
             position = task.first
             while position < task.last:
@@ -75,9 +76,8 @@ def _pairs(source: str, line: bytes, folder: storage.epath.Path) -> Iterator[Raw
     if texts is None:
         yield RawPair(source=source, problem=Reason.MISSING_TEXT, detail="the line has no text, caption or captions")
         return
-    try:
-        image = (folder / name).read_bytes()
-    except (OSError, ValueError) as error:
-        yield RawPair(source=source, problem=Reason.MISSING_IMAGE, detail=str(error))
+    image = read_named(folder / name)
+    if image is None:
+        yield RawPair(source=source, problem=Reason.MISSING_IMAGE, detail="there is no such file")
         return
     yield from expand_captions(source, image, texts, record)

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_pipelines.sources import Fields, RawPair, Task, expand
+from beam_pipelines.sources.reading import read_named
 from beam_pipelines.sources.webdataset import groups, pairs
-from schemas import storage
 from schemas.errors import DataError
 from schemas.rejections import Reason
 
@@ -36,12 +36,11 @@ class Img2Dataset:
         found = expand(address if address.endswith(".tar") else f"{address.rstrip('/')}/*.tar")
         path, _ = found[0]
         try:
-            self._columns(path)
-        except FileNotFoundError:
-            raise DataError(
-                f"{_sidecar(path)} does not exist: img2dataset writes it beside {path}. Tars alone are webdataset:"
-            ) from None
-        except (OSError, pa.ArrowException) as error:
+            if self._tried(path) is None:
+                raise DataError(
+                    f"{_sidecar(path)} does not exist: img2dataset writes it beside {path}. Tars alone are webdataset:"
+                )
+        except (OSError, pa.ArrowException, _UnsuitableError) as error:
             raise DataError(f"{_sidecar(path)} cannot be read as img2dataset's: {error}") from None
         return [Task(index=i, path=path, name=name) for i, (path, name) in enumerate(found)]
 
@@ -49,12 +48,12 @@ class Img2Dataset:
         """Yields the pairs of one tar in its order, then what became of the other urls in that of the Parquet file."""
         try:
             tried = self._tried(task.path)
-        except FileNotFoundError:
+        except (OSError, pa.ArrowException, _UnsuitableError) as error:
+            yield RawPair(source=_sidecar(task.name), problem=Reason.UNREADABLE_SOURCE, detail=str(error))
+            return
+        if tried is None:
             detail = f"{_sidecar(task.name)} does not exist: img2dataset has not finished this shard"
             yield RawPair(source=task.name, problem=Reason.UNREADABLE_SOURCE, detail=detail)
-            return
-        except (OSError, pa.ArrowException, DataError) as error:
-            yield RawPair(source=_sidecar(task.name), problem=Reason.UNREADABLE_SOURCE, detail=str(error))
             return
         for key, found in groups(task):
             known = tried.pop(key, None)
@@ -68,25 +67,27 @@ class Img2Dataset:
         for key, known in tried.items():
             yield _absent(f"{task.name}::{key}", known)
 
-    def _columns(self, tar: str) -> list[str]:
-        with storage.as_path(_sidecar(tar)).open("rb") as file:
-            names = pq.read_schema(file).names
+    def _tried(self, tar: str) -> dict[str, dict[str, Any]] | None:
+        """Every url that was tried, by its key; None if there is no Parquet file."""
+        content = read_named(_sidecar(tar))
+        if content is None:
+            return None
+        file = pq.ParquetFile(pa.BufferReader(content))
+        names = file.schema_arrow.names
         if missing := [name for name in _NEEDED if name not in names]:
-            raise DataError(f"{_sidecar(tar)} has no column {missing[0]!r}; it has {', '.join(names)}")
+            raise _UnsuitableError(f"there is no column {missing[0]!r}; there are {', '.join(names)}")
         wanted = (*_NEEDED, "error_message", "url", *(getattr(self._fields, n) for n in ("text", "language", "url")))
-        return [name for name in dict.fromkeys(wanted) if name in names]
-
-    def _tried(self, tar: str) -> dict[str, dict[str, Any]]:
-        """Every url that was tried, by its key."""
-        columns = self._columns(tar)
-        with storage.as_path(_sidecar(tar)).open("rb") as file:
-            rows = pq.read_table(file, columns=columns).to_pylist()
+        rows = file.read([name for name in dict.fromkeys(wanted) if name in names]).to_pylist()
         return {str(row["key"]): row for row in rows}
 
     def _record(self, known: dict[str, Any]) -> dict[str, object]:
         """The fields of a row under the names that records have; none where the row has none."""
         names = {"caption": self._fields.text, "language": self._fields.language, "url": self._fields.url}
         return {name: known[column] for name, column in names.items() if known.get(column)}
+
+
+class _UnsuitableError(Exception):
+    """A Parquet file without the columns that are needed."""
 
 
 def _sidecar(tar: str) -> str:

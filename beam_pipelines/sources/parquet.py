@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_pipelines.sources import MAX_BYTES, Fields, RawPair, Task, expand, expand_captions
-from schemas import storage
+from beam_pipelines.sources.reading import open_file
 from schemas.errors import DataError
 from schemas.rejections import Reason
 
@@ -35,7 +35,7 @@ class Parquet:
         found = expand(address)
         path, _ = found[0]
         try:
-            with storage.as_path(path).open("rb") as file:
+            with open_file(path) as file:
                 self._columns(pq.ParquetFile(file).schema_arrow)
         except (*_DAMAGE, _UnsuitableError) as error:
             raise DataError(f"{path} cannot be read as Parquet of image-text pairs: {error}") from None
@@ -44,7 +44,7 @@ class Parquet:
     def read(self, task: Task) -> Iterator[RawPair]:
         """Yields the pairs of one file; a row's source is its number. A damaged row group is one rejection."""
         try:
-            with storage.as_path(task.path).open("rb") as file:
+            with open_file(task.path) as file:
                 parquet = pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False)
                 columns = self._columns(parquet.schema_arrow)
                 first = 0

@@ -16,6 +16,7 @@ from typing import Any, cast
 import google_crc32c
 
 from beam_pipelines.sources import MAX_BYTES, Fields, RawPair, Task, expand_captions
+from beam_pipelines.sources.reading import open_file
 from schemas import records, shards, storage
 from schemas.errors import DataError, IntegrityError
 from schemas.rejections import Reason
@@ -224,9 +225,9 @@ def _tf_record(path: str, rows: int) -> Iterator[tuple[int, bytes | str]]:
     A record is its length (8 bytes), that length's masked CRC-32C (4), the content and its masked CRC-32C (4); see
     https://www.tensorflow.org/tutorials/load_data/tfrecord. Behind a wrong length nothing can be found again.
     """
-    with storage.as_path(path).open("rb") as file:
+    with open_file(path) as file:
         for row in range(rows):
-            header = cast(bytes, file.read(12))
+            header = file.read(12)
             if len(header) < 12 or struct.unpack("<I", header[8:])[0] != _masked_crc(header[:8]):
                 yield row, f"rows {row} to {rows - 1}: the file ends or is damaged at byte {file.tell() - len(header)}"
                 return
@@ -235,7 +236,7 @@ def _tf_record(path: str, rows: int) -> Iterator[tuple[int, bytes | str]]:
                 file.seek(length + 4, 1)
                 yield row, f"{length} bytes, {MAX_BYTES} allowed"
                 continue
-            content = cast(bytes, file.read(length + 4))
+            content = file.read(length + 4)
             if len(content) < length + 4:
                 yield row, f"rows {row} to {rows - 1}: the file ends within the record"
                 return

@@ -19,7 +19,7 @@ from tarfile import (
 )
 
 from beam_pipelines.sources import MAX_BYTES, RawPair, Task, captions, expand, expand_captions
-from schemas import storage
+from beam_pipelines.sources.reading import open_file
 from schemas.rejections import Reason
 
 _IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
@@ -64,9 +64,9 @@ def _members(path: str, damage: list[str]) -> Iterator[_Member]:
     try:
         # Not as a stream (r|*), which would skip a member that lies about its size by reading, however far that is.
         with (
-            storage.as_path(path).open("rb") as file,
+            open_file(path) as file,
             tarfile.open(fileobj=file, mode="r:*", tarinfo=_StrictTarInfo) as tar,
-        ):  # type: ignore[arg-type]
+        ):
             for member in tar:
                 tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
                 if member.isdir():

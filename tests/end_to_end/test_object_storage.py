@@ -1,11 +1,6 @@
 """The trainer on `gs://`: commands in processes of their own, against an object store's emulator, over real HTTP."""
 
 import json
-import os
-import subprocess
-import sys
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -15,21 +10,10 @@ from tests import gcs
 from trainer import big_vision
 from trainer.model import Source
 
-ROOT = Path(__file__).parent.parent.parent
 DISTILL = [
     "--steps=5", "--batch_size=8", "--block_size=8", "--filter_ratio=0.8", "--chunks=3", "--warmup_steps=1",
     "--resolution=32", "--steps_per_part=2", "--checkpoint_every=2", "--log_every=1",
 ]  # fmt: skip
-# Runs commands one after another, as a shell would, without importing everything again.
-COMMANDS = """
-import json, sys, time
-from infra import cli
-for arguments in json.loads(sys.argv[1]):
-    begin = time.monotonic()
-    code = cli.main(arguments)
-    print(json.dumps({"code": code, "seconds": time.monotonic() - begin}), flush=True)
-    print("----", file=sys.stderr, flush=True)
-"""
 # Pulls the plug in the middle of the fifth step, after the checkpoint of the fourth.
 KILLED = """
 import os, signal
@@ -43,40 +27,6 @@ SelectionsLog.add = add_or_die
 """
 
 
-@dataclass(frozen=True)
-class Bucket:
-    """The emulator with the miniature's artifacts in its bucket, and how to run commands on it."""
-
-    server: gcs.Emulator
-    scratch: Path
-
-    def process(self, program: str, *arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", program, *arguments], cwd=ROOT,
-            env=os.environ | self.server.environment,
-            capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
-
-    def run(self, *commands: list[str]) -> list[tuple[int, float, str, str]]:
-        """Runs commands; returns for each its exit code, seconds, standard output and standard error."""
-        done = self.process(COMMANDS, json.dumps(commands))
-        assert done.returncode == 0, done.stderr
-        results, said = [], []
-        errors = done.stderr.split("----\n")
-        for line in done.stdout.splitlines():
-            if line.startswith('{"code"'):
-                result = json.loads(line)
-                results.append((result["code"], result["seconds"], "\n".join(said), errors[len(results)]))
-                said = []
-            else:
-                said.append(line)
-        assert len(results) == len(commands), done.stderr
-        return results
-
-    def manifest(self, directory: str) -> manifests.Manifest:
-        return manifests.Manifest.model_validate_json(self.server.get("bucket", f"{directory}/manifest.json"))
-
-
 @pytest.fixture(scope="module")
 def bucket(miniature, tmp_path_factory):
     scratch = tmp_path_factory.mktemp("bucket")
@@ -88,7 +38,7 @@ def bucket(miniature, tmp_path_factory):
         (scratch / "model.npz").write_bytes(big_vision.write(model.parameters))
         server.put("bucket", "model.npz", (scratch / "model.npz").read_bytes())
         server.put("bucket", "tokenizer.model", (miniature / "workdirs/reference/tokenizer.model").read_bytes())
-        yield Bucket(server, scratch)
+        yield gcs.Bucket(server, scratch)
 
 
 def distill(workdir: object) -> list[str]:
@@ -107,7 +57,7 @@ def test_distill_reads_a_bucket_and_gives_the_same_model_and_picks(miniature, bu
 def test_a_workdir_in_a_bucket_survives_a_kill_and_ends_as_if_it_had_not(miniature, bucket, capsys):
     workdir = "gs://bucket/workdirs/distill"
     bucket.server.put("bucket", "workdirs/distill/", b"")  # as a console makes a folder
-    killed = bucket.process(KILLED + COMMANDS, json.dumps([distill(workdir)]))
+    killed = bucket.process(KILLED + gcs.COMMANDS, json.dumps([distill(workdir)]))
     assert killed.returncode == -9, killed.stderr
     names = bucket.server.names("bucket", "workdirs/distill/")
     assert any(name.startswith("workdirs/distill/checkpoints/4/") for name in names)
