@@ -10,8 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.errors import DataError
-
 Policy = Literal["visits", "learnability", "recent"]
 
 _ORDERS: dict[Policy, list[tuple[str, str]]] = {
@@ -61,15 +59,6 @@ def count_offers(superbatches: pa.Table, block_size: int, rows: int) -> np.ndarr
     return np.repeat(per_block, block_size)[:rows]
 
 
-def choose(ranked: pa.Table, policy: Policy, budget: int) -> pa.Table:
-    """Returns the `budget` best rows under a policy, best first.
-
-    Raises:
-      DataError: fewer rows were picked than the budget asks for.
-    """
-    if budget > ranked.num_rows:
-        raise DataError(
-            f"budget is {budget} rows and {ranked.num_rows} distinct rows were picked: lower the budget, or distill "
-            "for more steps"
-        )
-    return ranked.sort_by(_ORDERS[policy]).slice(0, budget)
+def rank(aggregated: pa.Table, policy: Policy) -> pa.Table:
+    """Returns the rows that `aggregate` found, best first under a policy."""
+    return aggregated.sort_by(_ORDERS[policy])

@@ -40,6 +40,8 @@ class Reason(StrEnum):
     EXTREME_ASPECT_RATIO = "extreme_aspect_ratio"
     NOT_EMBEDDED = "not_embedded"
     NOT_PICKED = "not_picked"
+    CONTAMINATED = "contaminated"
+    NEAR_DUPLICATE = "near_duplicate"
     OVER_BUDGET = "over_budget"
 
 

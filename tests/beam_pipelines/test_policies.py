@@ -7,7 +7,6 @@ import pytest
 
 from beam_pipelines import policies
 from schemas import selections
-from schemas.errors import DataError
 
 ROWS = 50
 
@@ -58,7 +57,7 @@ def test_policies_choose_what_pandas_chooses(logged, policy):
     ranked = policies.aggregate(*logged)
     columns, ascending = ORDERS[policy]
     expected = by_pandas(*logged).sort_values(columns, ascending=ascending)
-    chosen = policies.choose(ranked, policy, 10)
+    chosen = policies.rank(ranked, policy).slice(0, 10)
     assert chosen["row"].to_pylist() == expected["row"].tolist()[:10]
     for field in ("visits", "first_step", "last_step"):
         assert chosen[field].to_pylist() == expected[field].tolist()[:10]
@@ -77,10 +76,4 @@ def test_ties_are_settled_by_uid():
         }
     )
     ranked = policies.aggregate(picks, np.ones(3, int))
-    assert policies.choose(ranked, "visits", 2)["uid"].to_pylist() == ["a", "b"]
-
-
-def test_a_budget_above_the_distinct_picks_says_so(logged):
-    ranked = policies.aggregate(*logged)
-    with pytest.raises(DataError, match=rf"budget is 51 rows and {ranked.num_rows} distinct rows were picked"):
-        policies.choose(ranked, "visits", 51)
+    assert policies.rank(ranked, "visits")["uid"].to_pylist() == ["a", "b", "c"]
