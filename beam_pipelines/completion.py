@@ -21,7 +21,7 @@ class ShardResult:
     index: int
     shard: manifests.Shard
     duplicates: int = 0
-    invalid: int = 0
+    rejected: int = 0  # of what this step looks for; their reason is the job's to know
     facts: dict[str, Any] = field(default_factory=dict)
 
 

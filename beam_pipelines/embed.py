@@ -253,7 +253,7 @@ def complete(
         return done
     if corpus.dataset is None:
         raise IntegrityError(f"{config.corpus}: the manifest of a corpus lacks its `dataset` section")
-    invalid = sum(result.invalid for result in written)
+    invalid = sum(result.rejected for result in written)
     kept = sum(result.shard.rows for result in written) - invalid
     rejected = {rejections.Reason.NOT_EMBEDDED: invalid} if invalid else {}
     counts = manifests.Counts(read=corpus.rows, kept=kept, rejected=rejected)
@@ -284,7 +284,7 @@ def _result(task: ShardTask, shard: manifests.Shard, model: models.Model, invali
         "reference": model.info,
         "tokenizer_file": tokenizer.FILE_NAME,
     }
-    return ShardResult(task.index, shard, invalid=invalid, facts=facts)
+    return ShardResult(task.index, shard, rejected=invalid, facts=facts)
 
 
 def _failure(example: records.Example, task: ShardTask, row: int, detail: str) -> rejections.Rejection:

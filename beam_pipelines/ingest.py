@@ -22,111 +22,17 @@ import apache_beam as beam
 
 from beam_pipelines import job, progress, sources, texts
 from beam_pipelines.completion import Gather, ShardResult, complete_dataset
-from beam_pipelines.normalise import ImageLimits, normalise_image
+from beam_pipelines.ingest_config import SOURCE_FIELDS, IngestConfig
+from beam_pipelines.normalise import normalise_image
 from beam_pipelines.spool import Key, Spooled, Spools
-from beam_pipelines.texts import TextLimits
 from schemas import access, job_config, records, rejections, shards, storage
 from schemas import manifest as manifests
 from schemas.errors import ConfigError, DataError
 from schemas.identity import canonical_json, example_uid, image_identity, keyed_order, shard_of
-from schemas.job_config import content
 
 STAGE = "ingest"
 _STATS = 32  # files asked about at a time
-_SOURCE_FIELDS = ("source", "image_field", "text_field", "language_field", "url_field")
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class IngestConfig:
-    """Turn a raw corpus into ArrayRecord shards: decode-checked, normalised, deduplicated, shuffled once."""
-
-    source: str
-    """webdataset:TARS, img2dataset:DIR, parquet:FILES, tfds:DIR or folder:DIR; files by wildcards or {00000..00099}"""
-    name: str
-    """name of the dataset; letters, digits and _ (TFDS's rule)"""
-    output: str
-    """directory of the corpus to make"""
-    version: str = "1.0.0"
-    """version recorded in the manifest"""
-    split: str = "train"
-    """TFDS split that the rows form"""
-    image_field: str | None = None
-    """of parquet and tfds: the column or feature of images; image if not given"""
-    text_field: str | None = None
-    """of parquet, tfds and img2dataset: the column or feature of texts; text if not given, img2dataset's caption"""
-    language_field: str | None = None
-    """of parquet, tfds and img2dataset: the column or feature of languages; language if not given"""
-    url_field: str | None = None
-    """of parquet, tfds and img2dataset: the column or feature of urls; url if not given"""
-    shards: int = content(8)
-    """number of shards"""
-    seed: int = content(0)
-    """key of the one global shuffle"""
-    max_pixels: int = content(ImageLimits.max_pixels)
-    """largest image accepted, width × height"""
-    min_side: int = content(ImageLimits.min_side)
-    """smallest image accepted: pixels of its shorter side"""
-    max_aspect_ratio: float = content(ImageLimits.max_aspect_ratio)
-    """longest image accepted: longer side over shorter"""
-    max_text_characters: int = content(TextLimits.max_characters)
-    """longest text accepted"""
-    min_letters: int = content(TextLimits.min_letters)
-    """letters or emoji that a text needs beside addresses, file names and numbers"""
-    max_text_repeats: int | None = content(None)
-    """texts that come with more different images than this are boilerplate (ALIGN took 10); any number if not given"""
-    detect_language: float | None = content(None)
-    """detect the language of texts that come without one, where the detector is surer than this (0 to 1); needs
-    superbatch[language]"""
-    max_rejected_fraction: float = 0.05
-    """the job fails if a larger share of rows is rejected"""
-
-    def __post_init__(self) -> None:
-        self.parse_source()
-        manifests.check_dataset_name("name", self.name)
-        manifests.check_dataset_name("split", self.split)
-        for field in (
-            "shards",
-            "max_pixels",
-            "min_side",
-            "max_aspect_ratio",
-            "max_text_characters",
-            "max_text_repeats",
-        ):
-            value = getattr(self, field)
-            if value is not None and not value >= 1:
-                raise ConfigError(f"{field} is {value}; it must be at least 1")
-        if self.min_letters < 0:
-            raise ConfigError(f"min_letters is {self.min_letters}; it must be at least 0, which accepts any text")
-        if not 0 <= self.seed < 2**32:
-            raise ConfigError(f"seed is {self.seed}; it must lie in [0, 2³²)")
-        manifests.check_version(self.version)
-        if self.detect_language is not None:
-            if not 0 <= self.detect_language <= 1:
-                raise ConfigError(f"detect_language is {self.detect_language}; it is a probability, from 0 to 1")
-            texts.check_detector()
-        if not 0 <= self.max_rejected_fraction <= 1:
-            raise ConfigError(f"max_rejected_fraction is {self.max_rejected_fraction}; it must lie in [0, 1]")
-
-    def parse_source(self) -> tuple[sources.Source, str]:
-        """The format that is read, and where it lies.
-
-        Raises:
-          ConfigError: there is no such format, or it has no fields to name.
-        """
-        named = {name: getattr(self, f"{name}_field") for name in ("image", "text", "language", "url")}
-        given = {name: field for name, field in named.items() if field is not None}
-        return sources.parse(self.source, given)
-
-    @property
-    def dataset(self) -> manifests.DatasetInfo:
-        """How TFDS names the rows."""
-        return manifests.DatasetInfo(name=self.name, split=self.split)
-
-    @property
-    def identity(self) -> list[str]:
-        """The fields that make two jobs on one output directory the same job."""
-        return [*_SOURCE_FIELDS, "name", "split", *job_config.content_fields(self)]
 
 
 @dataclass(frozen=True)
@@ -236,13 +142,8 @@ def normalise_pair(raw: sources.RawPair, config: IngestConfig) -> records.Exampl
     """
     if raw.problem is not None:
         raise rejections.RejectedError(raw.problem, raw.detail)
-    text = texts.normalise_caption(
-        raw.text, TextLimits(min_letters=config.min_letters, max_characters=config.max_text_characters)
-    )
-    image_limits = ImageLimits(
-        max_pixels=config.max_pixels, min_side=config.min_side, max_aspect_ratio=config.max_aspect_ratio
-    )
-    stored = normalise_image(raw.image, image_limits)
+    text = texts.normalise_caption(raw.text, config.text_limits)
+    stored = normalise_image(raw.image, config.image_limits)
     language = texts.language_tag(raw.language)
     if language == texts.UNKNOWN_LANGUAGE and config.detect_language is not None:
         language = texts.detect_language(text, config.detect_language)
@@ -270,12 +171,12 @@ def write_shard(config: IngestConfig, index: int, found: Iterable[UniqueKey]) ->
     path = storage.as_path(config.output) / shards.shard_name(config.dataset, index, config.shards)
     if path.exists():
         shard = shards.adopt_shard(path, uids=[key.uid for key in kept])
-        return ShardResult(index, shard, duplicates=duplicates, invalid=len(repeated))
+        return ShardResult(index, shard, duplicates=duplicates, rejected=len(repeated))
     if repeated:  # before the shard is committed: a shard that stands has its rejections beside it
         _reject_repeated(config, index, repeated)
     written = shards.write_shard(path, _spools(config).read(kept))
     log.info("ingest: shard %d of %d written, %d rows", index + 1, config.shards, written.shard.rows)
-    return ShardResult(index, written.shard, duplicates=duplicates, invalid=len(repeated))
+    return ShardResult(index, written.shard, duplicates=duplicates, rejected=len(repeated))
 
 
 def _reject_repeated(config: IngestConfig, index: int, keys: list[Key]) -> None:
@@ -305,7 +206,7 @@ def complete(config: IngestConfig, written: list[ShardResult], tallies: list[Spo
     rejected: Counter[rejections.Reason] = Counter()
     for tally in tallies:
         rejected.update({rejections.Reason(reason): n for reason, n in tally.rejected.items()})
-    if repeated := sum(result.invalid for result in written):
+    if repeated := sum(result.rejected for result in written):
         rejected[rejections.Reason.REPEATED_TEXT] = repeated
     counts = manifests.Counts(
         read=sum(t.read for t in tallies),
@@ -342,7 +243,7 @@ def _spool_name(config: IngestConfig, task: sources.Task) -> str:
     """Names a task's spool by all that decides it, so that a source which has changed is read anew."""
     stat = storage.as_path(task.path).stat()
     decided_later = ("shards", "max_text_repeats")
-    decide = [*_SOURCE_FIELDS, *(name for name in job_config.content_fields(config) if name not in decided_later)]
+    decide = [*SOURCE_FIELDS, *(name for name in job_config.content_fields(config) if name not in decided_later)]
     settings = {name: getattr(config, name) for name in decide}
     identity = [dataclasses.asdict(task), stat.length, str(stat.mtime), settings]
     return f"{task.index:05d}-{hashlib.sha256(canonical_json(identity)).hexdigest()[:12]}"

@@ -15,7 +15,8 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.runners.dataflow.internal import apiclient
 
-from beam_pipelines import curate, embed, ingest, job, sources
+from beam_pipelines import curate, curate_plan, embed, ingest, job, sources
+from beam_pipelines.curate_config import CurateConfig
 from schemas import manifest as manifests
 
 BUCKET = "gs://a-bucket-of-ours"
@@ -39,16 +40,15 @@ def builders(miniature: str) -> dict[str, tuple[Any, Callable[[beam.Pipeline], N
         corpus=f"{BUCKET}/pool", reference=f"{BUCKET}/reference", output=f"{BUCKET}/embeddings"
     )
     parent = manifests.Parent(role="corpus", path=f"{BUCKET}/pool", fingerprint=corpus.fingerprint)
-    curate_config = curate.CurateConfig(
+    curate_config = CurateConfig(
         corpus=f"{BUCKET}/pool", selections=f"{BUCKET}/distill", output=f"{BUCKET}/curated", budget=2, shards=1
     )
-    output = curate.Output(
+    output = curate_plan.Output(
         label="curated", directory=f"{BUCKET}/curated", name="curated", version="1.0.0", config=curate_config,
-        parents=[parent], dataset=manifests.DatasetInfo(name="curated", split="train"), corpus_rows=corpus.rows,
-        picked_rows=2, rows=2, shards=1,
+        parents=[parent], dataset=manifests.DatasetInfo(name="curated", split="train"), rows=2, shards=1,
     )  # fmt: skip
-    plans = [curate.ShardPlan(0, [0, 1], ["0" * 32, "1" * 32], None)]
-    both = [(output, plans), (replace(output, label="uniform control"), plans)]
+    shards = [curate_plan.ShardPlan(0, [0, 1], ["0" * 32, "1" * 32], None)]
+    both = [curate_plan.Plan(o, shards, {}, []) for o in (output, replace(output, label="uniform control"))]
     return {
         "ingest": (ingest_config, lambda pipeline: ingest.build(pipeline, ingest_config, tasks)),
         "embed": (embed_config, lambda pipeline: embed.build(pipeline, embed_config, corpus, [parent])),
