@@ -14,7 +14,7 @@ from benchmarks import selection_plot
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 RESULTS = Path(__file__).parent / "results"
-_WORDS = ("form", "picks", "part", "model", "job")  # columns that read from the left
+_WORDS = ("form", "picks", "part", "model", "job", "source", "reason")  # columns that read from the left
 
 
 def write() -> None:
@@ -244,7 +244,9 @@ _SECTIONS: dict[str, Callable[[str, dict[str, Any]], str]] = {
     "step": _step,
     "input": _input,
     "kill": _kill,
-    "kill_jobs": _kill_jobs,
+    "kill-jobs": _kill_jobs,
+    "beam-jobs": _beam_jobs,
+    "hostile": _hostile,
     "object-storage": _object_storage,
 }
 

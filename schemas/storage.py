@@ -99,6 +99,10 @@ def temporary_file(destination: "str | os.PathLike[str]") -> Iterator[Path]:
     path = folder / name
     try:
         yield path
+    except OSError as error:
+        if error.errno == errno.ENOSPC and error.filename is None:  # as write() raises it
+            raise OSError(error.errno, error.strerror, os.fspath(destination)) from error
+        raise
     finally:
         path.unlink(missing_ok=True)
 
