@@ -238,6 +238,65 @@ def _kill_jobs(_: str, result: dict[str, Any]) -> str:
     )
 
 
+def _beam_jobs(_: str, result: dict[str, Any]) -> str:
+    def rates(part: dict[str, Any]) -> dict[str, str]:
+        return {
+            name: f"{rate:,.3g}" if rate < 100 else f"{rate:,.0f}" for name, rate in part["rows_per_second"].items()
+        }
+
+    embed, workers, ingest = rates(result["embed"]), rates(result["workers"]), rates(result["ingest"])
+    jobs = [
+        ["`embed`, all cores", embed["bare"], embed["embed"], f"**{result['embed']['of_bare']:.2f}×**"],
+        ["`embed`, two workers of one thread", workers["bare"], workers["embed"],
+         f"**{result['workers']['of_bare']:.2f}×**"],
+        ["`ingest`", ingest["bare"], ingest["ingest"], f"**{result['ingest']['of_bare']:.2f}×**"],
+        ["`ingest`, two processes over one", ingest["one process"], ingest["two processes"],
+         f"**{result['ingest']['two_over_one']:.2f}×**"],
+    ]  # fmt: skip
+    decoding = [
+        [f"{row['resolution']} px", *(f"{row['images_per_second'][name]:,.0f}" for name in ("pillow", "product")),
+         f"**{row['faster']:.2f}×**"]
+        for row in result["decoding"]
+    ]  # fmt: skip
+    peaks: dict[str, dict[int, int]] = {}
+    for row in result["memory"]:
+        peaks.setdefault(row["job"], {})[row["rows"]] = row["bytes"]
+    memory = []
+    for name, of_rows in peaks.items():
+        (few, less), (many, more) = sorted(of_rows.items())
+        memory.append([f"`{name}`", _bytes(less), _bytes(more), _bytes(max(more - less, 0) / (many - few))])
+    rows = sorted({row["rows"] for row in result["memory"]})
+    return "\n".join(
+        [
+            _heading(result["machine"]),
+            f"JPEGs of {result['pixels']} px; `{result['preset']}` at {result['resolution']} px, batches of "
+            f"{result['batch_size']}.\n",
+            _table("job | baseline, rows/s | job, rows/s | over the baseline", jobs),
+            _table("decoded to | Pillow, images/s | here, images/s | faster by", decoding),
+            _table(f"job | peak at {rows[0]:,} rows | at {rows[1]:,} rows | for each row more", memory),
+        ]
+    )
+
+
+def _hostile(_: str, result: dict[str, Any]) -> str:
+    rows = [
+        [row["source"], *(f"{row[name]:,}" for name in ("read", "kept", "duplicates")),
+         f"{sum(row['rejected'].values()):,}", _seconds(row["seconds"]), _bytes(row["peak_bytes"])]
+        for row in result["rows"]
+        if "read" in row  # else the command failed, and that is one of the problems
+    ]  # fmt: skip
+    reasons = sorted(result["rejected"].items(), key=lambda item: -item[1])
+    return "\n".join(
+        [
+            f"### {result['machine']['cores']} CPU cores\n",
+            f"{result['cases']:,} pairs in sound files, then {result['containers']} damaged files of each format, seed "
+            f"{result['seed']}. Checks that failed: **{len(result['problems'])}**.\n",
+            _table("source | read | kept | duplicates | rejected | time | peak memory", rows),
+            _table("reason | rejected", [[reason, f"{count:,}"] for reason, count in reasons]),
+        ]
+    )
+
+
 _SECTIONS: dict[str, Callable[[str, dict[str, Any]], str]] = {
     "selection": _selection,
     "chunk": _chunk,
