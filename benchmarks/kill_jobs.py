@@ -3,7 +3,7 @@
     python -m benchmarks.kill_jobs --name=cpu --kills=30
 
 Enters: generated tar files, a reference and a distill run, and a seed that decides the moments. Leaves:
-`benchmarks/results/kill-jobs-NAME.json`, its place in docs/performance.md, and an exit code: 0 only if nothing differs.
+`benchmarks/results/kill_jobs-NAME.json`, its place in docs/performance.md, and an exit code: 0 only if nothing differs.
 
 `ingest`, `embed` and `curate` (with controls) each run once undisturbed. Then the same command gets SIGKILL and is
 started again in the same directory. A moment is drawn as a number of files that the attempt commits first, and a random
@@ -258,7 +258,7 @@ def main(options: Options) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         result = measure(options, Path(scratch))
     print(json.dumps(result, indent=1))
-    (performance_page.RESULTS / f"kill-jobs-{options.name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (performance_page.RESULTS / f"kill_jobs-{options.name}.json").write_text(json.dumps(result, indent=1) + "\n")
     performance_page.write()
     return 1 if any(job["differences"] or not job["kills"] for job in result["jobs"]) else 0
 

@@ -303,7 +303,7 @@ _SECTIONS: dict[str, Callable[[str, dict[str, Any]], str]] = {
     "step": _step,
     "input": _input,
     "kill": _kill,
-    "kill-jobs": _kill_jobs,
+    "kill_jobs": _kill_jobs,
     "beam-jobs": _beam_jobs,
     "hostile": _hostile,
     "object-storage": _object_storage,
