@@ -1,64 +1,103 @@
-"""Which rows a curated dataset takes: from picks and offers to a ranked table. Pure; no Beam.
+"""Which rows a curated dataset takes: from the log of a distill run to a ranking of the rows that were ever picked.
 
-Enters: the picks and super-batches of a distill run. Leaves: one row for every corpus row that was ever picked, best
-first. All orders are total (ties are settled by uid), so a budget cuts them reproducibly.
+Enters: picks and super-batches, as streams. Leaves: one row for every corpus row that was picked, best first, in
+blocks. All orders are total (ties are settled by uid), so a budget cuts them reproducibly. DuckDB groups and sorts, on
+disk what does not fit into its share of memory.
 """
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
+import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
 Policy = Literal["visits", "learnability", "recent"]
 
-_ORDERS: dict[Policy, list[tuple[str, str]]] = {
+_MEMORY = "1GB"
+_BLOCK = 8192  # rows of a ranking that come at a time
+_ORDERS: dict[Policy, str] = {
     # Within one epoch every count is 0 or 1; the mean conditional logit then decides.
-    "visits": [("visits_per_offer", "descending"), ("conditional", "descending"), ("uid", "ascending")],
-    "learnability": [("learnability", "descending"), ("uid", "ascending")],
-    "recent": [("last_step", "descending"), ("visits_per_offer", "descending"), ("uid", "ascending")],
+    "visits": "visits_per_offer DESC, conditional DESC, uid",
+    "learnability": "learnability DESC, uid",
+    "recent": "last_step DESC, visits_per_offer DESC, uid",
 }
+# Sums of numbers scaled to integers do not depend on the order of addition. A float32 from 2⁻³⁶ on is exact so.
+_SCALE = 2**60
+_AGGREGATE = """
+    CREATE TABLE picked AS
+    WITH
+        offered AS (
+            SELECT block, count(*) AS offers FROM (SELECT unnest(blocks) AS block FROM superbatches) GROUP BY block
+        ),
+        summed AS (
+            SELECT
+                row, uid, count(*) AS visits, min(step) AS first_step, max(step) AS last_step,
+                {conditional} AS conditional, {learnability} AS learnability
+            FROM picks GROUP BY row, uid
+        )
+    SELECT summed.*, visits::DOUBLE / offers AS visits_per_offer
+    FROM summed LEFT JOIN offered ON summed.row // {block_size} = offered.block
+"""
 
 
-def aggregate(picks: pa.Table, offers: np.ndarray) -> pa.Table:
-    """Sums up every picked row: visits, visits per offer, first and last step, mean conditional and learnability.
+@dataclass(frozen=True)
+class Ranking:
+    """How many rows there are to take; and all of them, best first, in blocks of `row`, `uid` and what is known."""
+
+    rows: int
+    blocks: Iterator[pa.Table]
+
+
+@contextmanager
+def database() -> Iterator[duckdb.DuckDBPyConnection]:
+    """An empty database with bounded memory and a folder of its own on the local disk."""
+    with (
+        tempfile.TemporaryDirectory(prefix="superbatch-") as scratch,
+        duckdb.connect(config={"temp_directory": scratch, "memory_limit": _MEMORY}) as connection,
+    ):
+        yield connection
+
+
+def rank(
+    connection: duckdb.DuckDBPyConnection,
+    picks: pa.RecordBatchReader,
+    superbatches: pa.RecordBatchReader,
+    block_size: int,
+    policy: Policy,
+) -> Ranking:
+    """Sums up every picked row (visits, visits per offer, first and last step, means), and ranks them under a policy.
 
     Args:
+      connection: an empty database.
       picks: as `schemas.selections.PICKS`.
-      offers: how often each corpus row was a candidate [rows].
+      superbatches: as `schemas.selections.SUPERBATCHES`; a row's offers are those of its block. The last block may be
+        filled up with rows of the first; those copies were marked invalid and do not count.
+      block_size: rows of a block.
+      policy: decides the order.
     """
-    learnability = pc.subtract(  # type: ignore[attr-defined]
-        picks["learner_nll"].cast(pa.float64()), picks["reference_nll"].cast(pa.float64())
+    connection.register("picks", picks)
+    connection.register("superbatches", superbatches)
+    learnability = f"({_sum('learner_nll')} - {_sum('reference_nll')})"
+    query = _AGGREGATE.format(
+        conditional=_mean(_sum("conditional")), learnability=_mean(learnability), block_size=block_size
     )
-    table = picks.append_column("learnability", learnability)
-    rows = table.group_by(["row", "uid"], use_threads=False).aggregate(
-        [("step", "count"), ("step", "min"), ("step", "max"), ("conditional", "mean"), ("learnability", "mean")]
-    )
-    visits = rows["step_count"].to_numpy()
-    return pa.table(
-        {
-            "row": rows["row"],
-            "uid": rows["uid"],
-            "visits": visits,
-            "visits_per_offer": visits / offers[rows["row"].to_numpy()],
-            "first_step": rows["step_min"],
-            "last_step": rows["step_max"],
-            "conditional": rows["conditional_mean"],
-            "learnability": rows["learnability_mean"],
-        }
-    )
+    connection.execute(query)
+    return ranking(connection, "picked", _ORDERS[policy])
 
 
-def count_offers(superbatches: pa.Table, block_size: int, rows: int) -> np.ndarray:
-    """Returns how often each corpus row was offered, from the block ids of every step [rows].
-
-    The last block may be filled up with rows of the first; those copies were marked invalid and do not count.
-    """
-    blocks = superbatches["blocks"].combine_chunks().flatten().to_numpy()
-    per_block = np.bincount(blocks, minlength=-(-rows // block_size))
-    return np.repeat(per_block, block_size)[:rows]
+def ranking(connection: duckdb.DuckDBPyConnection, table: str, order: str) -> Ranking:
+    """All rows of a table in an order."""
+    [[rows]] = connection.execute(f"SELECT count(*) FROM {table}").fetchall()
+    batches = connection.sql(f"SELECT * FROM {table} ORDER BY {order}").to_arrow_reader(_BLOCK)
+    return Ranking(rows, (pa.Table.from_batches([batch]) for batch in batches))
 
 
-def rank(aggregated: pa.Table, policy: Policy) -> pa.Table:
-    """Returns the rows that `aggregate` found, best first under a policy."""
-    return aggregated.sort_by(_ORDERS[policy])
+def _sum(column: str) -> str:
+    return f"sum(({column}::DOUBLE * {_SCALE})::HUGEINT)"
+
+
+def _mean(total: str) -> str:
+    return f"{total}::DOUBLE / {_SCALE} / count(*)"

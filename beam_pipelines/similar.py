@@ -11,7 +11,7 @@ rows that are alike, the first stays. A row that could not be embedded is like n
 import importlib.util
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +30,8 @@ _DIGITS = 6
 log = logging.getLogger(__name__)
 
 
-class ImageEmbeddings:
-    """The image vectors of an embeddings directory, by row."""
+class Embeddings:
+    """The rows of an embeddings directory, and their vectors."""
 
     def __init__(self, directory: str):
         self.directory = directory
@@ -44,11 +44,19 @@ class ImageEmbeddings:
     def __len__(self) -> int:
         return len(self._reader)
 
-    def read(self, rows: Sequence[int]) -> tuple[list[str], np.ndarray]:
-        """Returns the uids of rows and their unit vectors, float32 [rows, width]; an invalid row's is zero."""
-        stored = [records.decode_embedding(row) for row in self._reader.read(rows)]
-        vectors = records.unpack_vectors([e.image_embedding for e in stored], self.info.dtype, self.info.image_width)
-        return [e.uid for e in stored], vectors
+    def read(self, rows: Sequence[int]) -> list[records.Embedding]:
+        """The stored rows with these numbers."""
+        return [records.decode_embedding(row) for row in self._reader.read(rows)]
+
+    def images(self, stored: list[records.Embedding]) -> np.ndarray:
+        """The unit vectors of their images, float32 [rows, width]; those of invalid rows are zero."""
+        vectors = [row.image_embedding for row in stored]
+        return records.unpack_vectors(vectors, self.info.dtype, self.info.image_width)
+
+    def texts(self, stored: list[records.Embedding]) -> np.ndarray:
+        """The unit vectors of their texts, likewise."""
+        vectors = [row.text_embedding for row in stored]
+        return records.unpack_vectors(vectors, self.info.dtype, self.info.text_width)
 
 
 def check_library() -> None:
@@ -85,11 +93,12 @@ class Index:
         return found
 
 
-def read_index(embeddings: ImageEmbeddings) -> Index:
+def read_index(embeddings: Embeddings) -> Index:
     """Reads all of an embeddings directory into an index."""
     index = Index(embeddings.info.image_width)
     for first in range(0, len(embeddings), _BLOCK):
-        index.add(*embeddings.read(range(first, min(first + _BLOCK, len(embeddings)))))
+        stored = embeddings.read(range(first, min(first + _BLOCK, len(embeddings))))
+        index.add([row.uid for row in stored], embeddings.images(stored))
     return index
 
 
@@ -114,46 +123,48 @@ class Passed:
 
 
 def take(
-    ranked: pa.Table, budget: int, embeddings: ImageEmbeddings, bounds: Bounds, tracked: progress.Progress
-) -> tuple[pa.Table, list[Passed]]:
+    ranking: Iterable[pa.Table], budget: int, embeddings: Embeddings, bounds: Bounds, tracked: progress.Progress
+) -> Iterator[tuple[pa.Table, list[Passed]]]:
     """Takes the first `budget` rows of a ranking that resemble neither the evaluation nor a row that was taken before.
 
     Args:
-      ranked: `row` and `uid` of each, best first, and what else there is to know of it.
+      ranking: tables of `row`, `uid` and what else there is to know of each row, best first.
       budget: rows to take.
       embeddings: of the corpus that the rows are of.
       bounds: what counts as alike.
       tracked: told of the rows looked at.
 
-    Returns:
-      The rows taken, and those passed over before the last of them; both in the ranking's order.
+    Yields:
+      Rows taken, and those passed over between them; both in the ranking's order.
 
     Raises:
       DataError: too few are left.
       IntegrityError: the embeddings are of other examples.
     """
-    taken, before, passed = [], Index(embeddings.info.image_width), []
-    for first in range(0, ranked.num_rows, _BLOCK):
-        if len(taken) == budget:
-            break
-        block = ranked.slice(first, _BLOCK)
-        uids, vectors = embeddings.read(block["row"].to_pylist())
-        if uids != block["uid"].to_pylist():
-            raise IntegrityError(f"{embeddings.directory} holds embeddings of other examples than were picked")
-        places, over = _take_of_block(uids, vectors, before, bounds, budget - len(taken))
-        before.add([uids[place] for place in places], vectors[places])
-        taken += [first + place for place in places]
-        passed += [Passed(block["row"][place].as_py(), uids[place], *why) for place, why in over]
-        if line := tracked.count(len(uids), [reason for _, (reason, _, _) in over]):
-            log.info("%s", line)
-    if len(taken) < budget:
-        times = Counter(row.reason for row in passed)
+    taken, before, times = 0, Index(embeddings.info.image_width), Counter[Reason]()
+    for table in ranking:
+        for block in (table.slice(first, _BLOCK) for first in range(0, table.num_rows, _BLOCK)):
+            if taken == budget:
+                return
+            stored = embeddings.read(block["row"].to_pylist())
+            uids, vectors = [row.uid for row in stored], embeddings.images(stored)
+            if uids != block["uid"].to_pylist():
+                raise IntegrityError(f"{embeddings.directory} holds embeddings of other examples than were picked")
+            places, over = _take_of_block(uids, vectors, before, bounds, budget - taken)
+            if bounds.near_duplicate is not None:
+                before.add([uids[place] for place in places], vectors[places])
+            taken += len(places)
+            times.update(reason for _, (reason, _, _) in over)
+            if line := tracked.count(len(uids), [reason for _, (reason, _, _) in over]):
+                log.info("%s", line)
+            passed = [Passed(block["row"][place].as_py(), uids[place], *why) for place, why in over]
+            yield block.take(pa.array(places, pa.int64())), passed
+    if taken < budget:
         raise DataError(
-            f"budget is {budget} rows and {len(taken)} of {ranked.num_rows} are left: "
-            f"{times[Reason.CONTAMINATED]} resemble the evaluation, {times[Reason.NEAR_DUPLICATE]} a row taken before. "
-            "Lower the budget, or raise --contaminated_similarity or --near_duplicates"
+            f"budget is {budget} rows and {taken} are left: {times[Reason.CONTAMINATED]} resemble the evaluation, "
+            f"{times[Reason.NEAR_DUPLICATE]} a row taken before. Lower the budget, or raise "
+            "--contaminated_similarity or --near_duplicates"
         )
-    return ranked.take(pa.array(taken, pa.int64())), passed
 
 
 def _take_of_block(

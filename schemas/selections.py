@@ -5,6 +5,7 @@ row a pick, and `superbatches-*` with one row a step. Offers of every row can be
 the candidates' scores can be seen as quantiles.
 """
 
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 import pyarrow as pa
@@ -65,11 +66,28 @@ def read_superbatches(directory: str) -> pa.Table:
     return _read(directory, "superbatches", SUPERBATCHES, None)
 
 
+def scan_picks(directory: str) -> pa.RecordBatchReader:
+    """Streams the picks of a complete selections directory, one part file in memory at a time."""
+    return _scan(directory, "picks", PICKS)
+
+
+def scan_superbatches(directory: str) -> pa.RecordBatchReader:
+    """Streams what was offered at every step, one part file in memory at a time."""
+    return _scan(directory, "superbatches", SUPERBATCHES)
+
+
 def _read(directory: str, table: str, schema: pa.Schema, columns: list[str] | None) -> pa.Table:
+    return pa.concat_tables(_parts(directory, table, schema, columns))
+
+
+def _scan(directory: str, table: str, schema: pa.Schema) -> pa.RecordBatchReader:
+    batches = (batch for part in _parts(directory, table, schema, None) for batch in part.to_batches())
+    return pa.RecordBatchReader.from_batches(schema, batches)
+
+
+def _parts(directory: str, table: str, schema: pa.Schema, columns: list[str] | None) -> Iterator[pa.Table]:
     manifest = manifests.read(directory, kind="selections")
     names = [f.name for f in [*manifest.shards, *manifest.files]]
-    parts = []
     for name in sorted(n for n in names if PurePosixPath(n).name.startswith(f"{table}-")):
         with (storage.as_path(directory) / name).open("rb") as file:
-            parts.append(pq.read_table(file, columns=columns, schema=schema))
-    return pa.concat_tables(parts)
+            yield pq.read_table(file, columns=columns, schema=schema)

@@ -47,12 +47,15 @@ def builders(miniature: str) -> dict[str, tuple[Any, Callable[[beam.Pipeline], N
         label="curated", directory=f"{BUCKET}/curated", name="curated", version="1.0.0", config=curate_config,
         parents=[parent], dataset=manifests.DatasetInfo(name="curated", split="train"), rows=2, shards=1,
     )  # fmt: skip
-    shards = [curate_plan.ShardPlan(0, [0, 1], ["0" * 32, "1" * 32], None)]
-    both = [curate_plan.Plan(o, shards, {}, []) for o in (output, replace(output, label="uniform control"))]
+    control = replace(output, label="uniform control", config=curate_config.of_control("uniform", 2))
+    inputs = curate_plan.Inputs(
+        corpus=f"{BUCKET}/pool", corpus_rows=corpus.rows, selections=f"{BUCKET}/distill/selections", block_size=2,
+        embedding_shards=1, parents={"corpus": parent},
+    )  # fmt: skip
     return {
         "ingest": (ingest_config, lambda pipeline: ingest.build(pipeline, ingest_config, tasks)),
         "embed": (embed_config, lambda pipeline: embed.build(pipeline, embed_config, corpus, [parent])),
-        "curate": (curate_config, lambda pipeline: curate.build(pipeline, f"{BUCKET}/pool", corpus, both)),
+        "curate": (curate_config, lambda pipeline: curate.build(pipeline, curate_config, inputs, [output, control])),
     }
 
 

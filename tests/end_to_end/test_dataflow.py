@@ -20,9 +20,12 @@ STEPS = {
         "List corpus shards", "Spread shards", "Embed shards", "Gather results", "Write metadata and manifest",
     ],
     "curate": [
-        "List curated shards", "Spread curated shards", "Write curated shards", "Gather curated results",
-        "Write curated metadata and manifest", "List uniform control shards", "Spread uniform control shards",
-        "Write uniform control shards", "Gather uniform control results", "Write uniform control metadata and manifest",
+        "Begin curated", "Choose curated rows", "Spread curated shards", "Write curated shards",
+        "Gather curated results",
+        "Write curated metadata and manifest", "List embeddings for uniform control",
+        "Spread embeddings for uniform control", "Key rows for uniform control", "Gather keys of uniform control",
+        "Choose uniform control rows", "Spread uniform control shards", "Write uniform control shards",
+        "Gather uniform control results", "Write uniform control metadata and manifest",
         "All complete",
     ],
 }  # fmt: skip

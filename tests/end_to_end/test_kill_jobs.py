@@ -41,7 +41,7 @@ def jobs(miniature, root) -> dict[str, list[str]]:
 
 
 # Each time one shard of two is there and the next one about to be.
-@pytest.mark.parametrize(("made", "commits"), [("corpora/pool", 6), ("embeddings", 3), ("curated", 5)])
+@pytest.mark.parametrize(("made", "commits"), [("corpora/pool", 6), ("embeddings", 3), ("curated", 12)])
 def test_a_killed_job_goes_on_as_if_nothing_had_happened(miniature, tmp_path, capsys, made, commits):
     arguments = [*jobs(miniature, tmp_path)[made], f"--output={tmp_path / made}"]
     command = [sys.executable, "-W", "ignore", "-c", KILLED, str(commits), *arguments]

@@ -39,8 +39,10 @@ def ingest(source: str, folder: Path, places: list[str] | None, seconds: float) 
     folder.mkdir(parents=True)
     before, begin = _files(folder.parent, without=folder), time.monotonic()
     program = (
-        "import resource, sys; from infra import cli; code = cli.main(sys.argv[1:]); "
-        "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(code)"
+        "import sys; from infra import cli; code = cli.main(sys.argv[1:]); "
+        # Not ru_maxrss, which begins with that of the process that started this one.
+        "[peak] = [line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')]; "
+        "print('peak', peak); sys.exit(code)"
     )
     command = ["ingest", f"--source={source}", "--name=hostile", f"--output={output}", "--shards=1"]
     try:
