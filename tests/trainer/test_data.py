@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_pipelines.policies import count_offers
+from beam_pipelines import policies
 from schemas import manifest as manifests
 from schemas import records, shards
 from schemas.errors import ConfigError, IntegrityError
@@ -69,7 +69,18 @@ def test_offers_count_the_rows_of_blocks_and_not_their_filling():
     for block in (0, 2, 2):
         rows, own = blocks.rows_of(block)
         expected[rows[own]] += 1
-    np.testing.assert_array_equal(count_offers(superbatches, 4, 10), expected)
+    offered = np.flatnonzero(expected)
+    zeros = pa.array(np.zeros(len(offered), np.float32))
+    picks = pa.table(
+        {
+            "step": np.zeros(len(offered), np.int64), "row": offered, "uid": [str(row) for row in offered],
+            "learner_nll": zeros, "reference_nll": zeros, "conditional": zeros,
+        }
+    )  # fmt: skip
+    with policies.database() as connection:
+        ranking = policies.rank(connection, picks.to_reader(), superbatches.to_reader(), 4, "visits")
+        found = {row["row"]: row["visits_per_offer"] for block in ranking.blocks for row in block.to_pylist()}
+    assert found == {row: 1 / expected[row] for row in offered}
 
 
 @pytest.fixture
