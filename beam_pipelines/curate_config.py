@@ -37,7 +37,8 @@ class CurateConfig:
     decontaminate: str | None = None
     """embeddings of an evaluation corpus by the same reference: rows whose images are like one of them are left out"""
     contaminated_similarity: float = content(0.95)
-    """of --decontaminate: the cosine similarity of image embeddings from which on a row is left out"""
+    """of --decontaminate: the cosine of two image embeddings from which on a row is left out; small references see many
+    images alike and need more"""
     near_duplicates: float | None = content(None)
     """leave out rows whose images are so similar (cosine of their embeddings) to one that is taken already"""
     shards: int = content(8)
