@@ -8,6 +8,7 @@ Leaves in the output's working folder `chosen-*.parquet` (the rows of each shard
 depend on its uid and the seed alone. Nothing here holds all rows in memory, but for what `similar` compares with.
 """
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -156,26 +157,25 @@ def _take(
 
 def _lay_out(output: Output, connection: duckdb.DuckDBPyConnection) -> None:
     """Writes the rows of the table `taken` into a file for each shard. A shard is a range of places."""
-    shard, pieces = 0, []
-    for batch in policies.ranking(connection, "taken", "place, uid").blocks:
-        shards_ = np.array([shard_of(place, output.shards) for place in batch["place"].to_pylist()])
-        for index in np.unique(shards_):
-            if index != shard:
-                _write_chosen(output, shard, pieces)
-                if index > shard + 1:
-                    _write_chosen(output, shard + 1, [])
-                shard, pieces = int(index), []
-            pieces.append(batch.filter(pa.array(shards_ == index)))
-    for index in range(shard, output.shards):
-        _write_chosen(output, index, pieces if index == shard else [])
-
-
-def _write_chosen(output: Output, shard: int, pieces: list[pa.Table]) -> None:
-    if not pieces:
+    laid_out = 0
+    for shard, pieces in itertools.groupby(_pieces(output, connection), key=lambda piece: piece[0]):
+        if shard != laid_out:
+            break
+        _write(_chosen(output, shard), pa.concat_tables(rows for _, rows in pieces))
+        laid_out += 1
+    if laid_out < output.shards:
         raise ConfigError(
-            f"--shards is {output.shards}, and shard {shard} would be empty: {output.rows} rows are too few for so many"
+            f"--shards is {output.shards}, and shard {laid_out} would be empty: {output.rows} rows are too few for so "
+            "many"
         )
-    _write(_chosen(output, shard), pa.concat_tables(pieces))
+
+
+def _pieces(output: Output, connection: duckdb.DuckDBPyConnection) -> Iterator[tuple[int, pa.Table]]:
+    """Yields the rows of `taken` in the order of their places, a few at a time, with the shard that they belong to."""
+    for block in policies.ranking(connection, "taken", "place, uid").blocks:
+        owners = np.array([shard_of(place, output.shards) for place in block["place"].to_pylist()])
+        for shard in np.unique(owners).tolist():
+            yield shard, block.filter(pa.array(owners == shard))
 
 
 def _chosen(output: Output, shard: int) -> storage.epath.Path:

@@ -67,6 +67,19 @@ def test_a_budget_beyond_the_picks_is_refused(miniature, tmp_path, capsys):
     assert "budget is 90 rows and" in line
 
 
+@pytest.mark.parametrize(("budget", "shards", "words"), [(90, 2, "budget is 90 rows and"), (16, 64, "would be empty")])
+def test_curate_with_settings_that_cannot_be_met_may_be_tried_with_others(
+    miniature, tmp_path, capsys, budget, shards, words
+):
+    curate = ["curate", f"--corpus={miniature}/corpora/pool", f"--selections={miniature}/workdirs/distill"]
+    curate += [f"--output={tmp_path}/c", f"--control={tmp_path}/control"]
+    assert words in failure(capsys, *curate, f"--budget={budget}", f"--shards={shards}")
+    assert cli.main([*curate, "--budget=16", "--shards=2", "--name=mini_curated"]) == 0
+    for name, theirs in (("c", "curated"), ("control/uniform", "control/uniform")):
+        ours = manifests.read(str(tmp_path / name)).fingerprint
+        assert ours == manifests.read(str(miniature / theirs)).fingerprint
+
+
 def test_too_many_rejections_fail_the_job_and_name_the_reasons(miniature, tmp_path, capsys):
     line = failure(
         capsys, "ingest", f"--source=folder:{miniature.parent}/pool", "--name=p", f"--output={tmp_path}/c",
