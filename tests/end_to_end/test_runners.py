@@ -14,33 +14,44 @@ DASK = "apache_beam.runners.dask.dask_runner.DaskRunner"
 
 
 @contextlib.contextmanager
-def worker_processes():
+def worker_processes(_):
     """Beam's own runner, with two worker processes: what does not pickle is found."""
     yield ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
 
 
 @contextlib.contextmanager
-def dask_cluster():
-    """A scheduler and two worker processes on this machine."""
+def dask_cluster(scratch):
+    """A scheduler and two worker processes on this machine.
+
+    They are killed, not asked to end: a worker that is asked waits for its tasks and for the scheduler, which once took
+    more than a minute, and nothing that they hold outlives the test.
+    """
     address = f"tcp://127.0.0.1:{commands.free_port()}"
     options = {"cwd": commands.ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     port = address.rpartition(":")[2]
     scheduler = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host=127.0.0.1", f"--port={port}"]
-    worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads=1", "--no-nanny"]
+    worker = [
+        sys.executable,
+        "-m",
+        "distributed.cli.dask_worker",
+        address,
+        "--nthreads=1",
+        "--no-nanny",
+        f"--local-directory={scratch}",
+    ]
     running = [subprocess.Popen([*scheduler, "--no-dashboard"], **options)]
     try:
         running += [subprocess.Popen([*worker, "--no-dashboard"], **options) for _ in range(2)]
         yield [f"--runner={DASK}", f"--dask_client_address={address}", "--dask_partition_size=1"]
     finally:
-        for process in reversed(running):
-            process.terminate()
         for process in running:
-            process.wait(timeout=60)
+            process.kill()
+            process.wait()
 
 
 @pytest.fixture(scope="module", params=[worker_processes, dask_cluster], ids=["processes", "dask"])
-def runner(request):
-    with request.param() as flags:
+def runner(request, tmp_path_factory):
+    with request.param(tmp_path_factory.mktemp("scratch")) as flags:
         yield flags
 
 
