@@ -9,8 +9,9 @@ and its place in docs/performance.md. Compared, in turns:
   jitted function of the same model over the same batches, which are decoded and tokenised beforehand;
 * `embed` with two worker processes of one thread each, from the begin of the first shard to the
   end of the last; against two bare loops of one thread each, side by side in processes of their own;
-* `ingest`: the whole job; against checking and hashing the same images in a loop. Then with two worker processes, as
-  the difference between a long and a short job, since processes take seconds to start;
+* `ingest`: the whole job; against checking and hashing the same images in a loop, and against TFDS's builder that does
+  the same in its generator. Then with two worker processes, as the difference between a long and a short job, since
+  processes take seconds to start;
 * decoding by the product and by Pillow alone, to the same pixels;
 * peak memory of each job's process on N and on 4 N rows.
 """
@@ -33,7 +34,7 @@ import numpy as np
 from apache_beam.metrics.metric import MetricsFilter
 
 from beam_pipelines import embed, ingest, job, sources
-from benchmarks import generated, performance_page, selection
+from benchmarks import generated, performance_page, selection, tfds_builder
 from benchmarks import step as steps
 from benchmarks.noise import write_folder
 from schemas import manifest as manifests
@@ -194,19 +195,27 @@ def ingest_against_images(options: Options, scratch: Path) -> dict[str, Any]:
     def one_less_start(flags: tuple[str, ...]) -> float:
         return ingest_seconds(addresses["long"], flags, scratch) - ingest_seconds(addresses["short"], flags, scratch)
 
+    def built_by_tfds() -> float:
+        with tempfile.TemporaryDirectory(dir=scratch) as output:
+            begin = time.perf_counter()
+            tfds_builder.build(scratch / "long", config, Path(output), config.shards)
+            return time.perf_counter() - begin
+
     runs = {
         "bare": bare,
+        "tfds": built_by_tfds,
         "ingest": lambda: ingest_seconds(addresses["long"], (), scratch),
         "one process": lambda: one_less_start(()),
         "two processes": lambda: one_less_start(_TWO_PROCESSES),
     }
     taken = turns(runs, options.repeats)
     beyond_short = options.ingested - options.ingested // 8
-    rows = {"bare": options.ingested, "ingest": options.ingested, "one process": beyond_short}
+    rows: dict[str, int] = dict.fromkeys(("bare", "tfds", "ingest"), options.ingested)
     return {
         "rows": options.ingested,
         "rows_per_second": {n: rows.get(n, beyond_short) / statistics.median(s) for n, s in taken.items()},
         "of_bare": steps.median_ratio(taken["bare"], taken["ingest"]),
+        "of_tfds": steps.median_ratio(taken["tfds"], taken["ingest"]),
         "two_over_one": steps.median_ratio(taken["one process"], taken["two processes"]),
     }
 

@@ -250,6 +250,7 @@ def _beam_jobs(_: str, result: dict[str, Any]) -> str:
         ["`embed`, two workers of one thread", workers["bare"], workers["embed"],
          f"**{result['workers']['of_bare']:.2f}×**"],
         ["`ingest`", ingest["bare"], ingest["ingest"], f"**{result['ingest']['of_bare']:.2f}×**"],
+        ["`ingest`, over TFDS's builder", ingest["tfds"], ingest["ingest"], f"**{result['ingest']['of_tfds']:.2f}×**"],
         ["`ingest`, two processes over one", ingest["one process"], ingest["two processes"],
          f"**{result['ingest']['two_over_one']:.2f}×**"],
     ]  # fmt: skip
