@@ -1,23 +1,27 @@
 """`superbatch verify`: opens an artifact again and checks everything its manifest says.
 
-Enters: any artifact's directory, or a tree that holds several. Leaves: a list of findings, each naming the file;
-empty if every shard, hash, row count, uid, alignment and parent is as recorded.
+Enters: any artifact's directory, local or in a bucket. Leaves: a list of findings, each naming the file; empty if all
+is as recorded. How much is read is a choice:
+
+    --shallow   the manifest, names and sizes of all files, every shard opens with its number of rows
+    (default)   also: every file's sha256, every uid, alignment with the corpus
+    --deep      also: every image decoded whole, every vector measured
 """
 
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import tyro
 
+from beam_pipelines.verify_rows import check_opens, check_rows
 from schemas import manifest as manifests
-from schemas import records, selections, shards, storage
-from schemas.errors import SuperbatchError
-from schemas.identity import example_uid, image_identity
+from schemas import selections, storage
+from schemas.errors import ConfigError, DataError, IntegrityError, SuperbatchError
 
+Depth = Literal["shallow", "full", "deep"]
 log = logging.getLogger(__name__)
 
 
@@ -27,8 +31,25 @@ class VerifyConfig:
 
     path: Annotated[str, tyro.conf.Positional]
     """directory of an artifact (a distill workdir holds two: its model and its selections)"""
+    shallow: bool = False
+    """read no file whole: names, sizes and numbers of rows only"""
+    deep: bool = False
+    """also decode every image and measure every vector"""
+    workers: int = 4
+    """files checked at a time"""
     json: bool = False
     """print one JSON object"""
+
+    def __post_init__(self) -> None:
+        if self.shallow and self.deep:
+            raise ConfigError("shallow and deep are both given: choose one, or neither for hashes and uids")
+        if self.workers < 1:
+            raise ConfigError(f"workers is {self.workers}; it must be at least 1")
+
+    @property
+    def depth(self) -> Depth:
+        """How much is read."""
+        return "shallow" if self.shallow else "deep" if self.deep else "full"
 
 
 @dataclass(frozen=True)
@@ -37,9 +58,13 @@ class Verified:
 
     path: str
     kind: str
+    name: str
+    version: str
     fingerprint: str
+    depth: Depth
     shards: int
     rows: int
+    bytes: int
     findings: list[str]
 
 
@@ -49,58 +74,96 @@ def run(config: VerifyConfig) -> list[Verified]:
     inside = storage.as_path(config.path) / selections.DIRECTORY
     if inside.exists():
         paths.append(str(inside))
-    return [_verify_or_say_why_not(path) for path in paths]
+    return [_verify_or_say_why_not(path, config) for path in paths]
 
 
-def _verify_or_say_why_not(path: str) -> Verified:
+def table(results: list[Verified]) -> str:
+    """Lays results out for a terminal: a line for each artifact, and what is wrong below it."""
+    titles = ("kind", "name", "version", "shards", "rows", "bytes", "fingerprint", "checked", "result")
+    lines = [
+        (r.kind, r.name, r.version, f"{r.shards:,}", f"{r.rows:,}", f"{r.bytes:,}", r.fingerprint[:12], r.depth,
+         "FAILED" if r.findings else "ok")
+        for r in results
+    ]  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(titles, *lines, strict=True)]
+    printed = ["  ".join(f"{title:<{width}}" for title, width in zip(titles, widths, strict=True)).rstrip()]
+    for result, line in zip(results, lines, strict=True):
+        printed.append("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
+        printed += [f"  {result.path}: {finding}" for finding in result.findings]
+    return "\n".join(printed)
+
+
+def _verify_or_say_why_not(path: str, config: VerifyConfig) -> Verified:
     try:
-        return verify(path)
+        return verify(path, config.depth, config.workers)
     except (SuperbatchError, OSError) as error:
-        return Verified(path, "unknown", "", 0, 0, [f"{manifests.FILE_NAME}: {error}"])
+        return Verified(
+            path, "unknown", "", "", "", config.depth, 0, 0, 0, [f"{manifests.FILE_NAME}: {_one_line(error)}"]
+        )
 
 
-def verify(path: str) -> Verified:
+def verify(path: str, depth: Depth = "full", workers: int = 4) -> Verified:
     """Verifies one artifact.
 
     Raises:
       DataError, IntegrityError: the manifest itself is missing or altered.
     """
     manifest = manifests.read(path)
-    findings = [
-        *_check_files(path, manifest),
-        *_check_counts(manifest),
-        *_check_parents(manifest),
-    ]
-    damaged = {finding.split(":")[0] for finding in findings}
-    check = {"corpus": _check_examples, "embeddings": _check_embeddings, "selections": _check_selections}
-    for shard in manifest.shards:
-        if shard.name not in damaged:
-            findings += check[manifest.kind](path, manifest, shard)
-    return Verified(path, manifest.kind, manifest.fingerprint, len(manifest.shards), manifest.rows, findings)
+    recorded = {file.name: file for file in [*manifest.shards, *manifest.files]}
+    present = _list_files(path, manifest)
+    findings = [*_check_manifest(path, manifest), *_check_counts(manifest), *_check_parents(manifest)]
+    findings += [f"{name}: missing" for name in recorded if name not in present]
+
+    def check(file: manifests.File) -> list[str]:
+        return list(_check_file(path, manifest, file, depth))
+
+    with ThreadPoolExecutor(workers, "verify") as threads:
+        for found in threads.map(check, [file for file in recorded.values() if file.name in present]):
+            findings += found
+    findings += [f"{name}: not in the manifest" for name in sorted(present - recorded.keys())]
+    size = sum(file.bytes for file in recorded.values())
+    return Verified(
+        path, manifest.kind, manifest.name, manifest.version, manifest.fingerprint, depth, len(manifest.shards),
+        manifest.rows, size, findings,
+    )  # fmt: skip
 
 
-def _check_files(path: str, manifest: manifests.Manifest) -> Iterator[str]:
-    """Compares the directory's files with the manifest's: missing, extra, another size, another hash."""
-    present = set(storage.relative_files(path)) - {manifests.FILE_NAME}
-    if manifest.kind == "model":
-        # A distill workdir holds another artifact, verified on its own.
-        inside = {name for name in present if name.startswith(f"{selections.DIRECTORY}/")}
-        present -= inside
-        distilled = any(parent.role == "embeddings" for parent in manifest.parents)
-        if distilled and f"{selections.DIRECTORY}/{manifests.FILE_NAME}" not in inside:
-            yield f"{selections.DIRECTORY}/{manifests.FILE_NAME}: missing, and this model logged its picks there"
-    recorded = [*manifest.shards, *manifest.files]
-    for file in recorded:
-        if file.name not in present:
-            yield f"{file.name}: missing"
-            continue
-        size, digest = storage.hash_file(storage.as_path(path) / file.name)
-        if size != file.bytes:
-            yield f"{file.name}: {size} bytes, recorded {file.bytes}"
-        elif digest != file.sha256:
-            yield f"{file.name}: sha256 {digest}, recorded {file.sha256}"
-    for name in sorted(present - {file.name for file in recorded}):
-        yield f"{name}: not in the manifest"
+def _list_files(path: str, manifest: manifests.Manifest) -> set[str]:
+    """The files of an artifact's directory but for its manifest, and for the artifact that a distill workdir holds."""
+    found = set(storage.relative_files(path)) - {manifests.FILE_NAME}
+    if manifest.kind != "model":
+        return found
+    return {name for name in found if not name.startswith(f"{selections.DIRECTORY}/")}
+
+
+def _check_manifest(path: str, manifest: manifests.Manifest) -> Iterator[str]:
+    """Its content was checked when it was read; this is about bytes that do not change it, as white space."""
+    if storage.read_bytes(storage.as_path(path) / manifests.FILE_NAME) != manifests.serialise(manifest):
+        yield f"{manifests.FILE_NAME}: was altered: its bytes are not those that its own content gives"
+    inside = f"{selections.DIRECTORY}/{manifests.FILE_NAME}"
+    distilled = manifest.kind == "model" and any(parent.role == "embeddings" for parent in manifest.parents)
+    if distilled and not (storage.as_path(path) / inside).exists():
+        yield f"{inside}: missing, and this model logged its picks there"
+
+
+def _check_file(path: str, manifest: manifests.Manifest, file: manifests.File, depth: Depth) -> Iterator[str]:
+    """Compares a file with its record; and, if it is the recorded one, what is in it."""
+    where = storage.as_path(path) / file.name
+    if depth == "shallow":
+        size, digest = where.stat().length, file.sha256
+    else:
+        size, digest = storage.hash_file(where)
+    if size != file.bytes:
+        yield f"{file.name}: {size} bytes, recorded {file.bytes}"
+    elif digest != file.sha256:
+        others = [other.name for other in [*manifest.shards, *manifest.files] if other.sha256 == digest]
+        of_other = f" (that of {others[0]})" if others else ""
+        yield f"{file.name}: sha256 {digest}{of_other}, recorded {file.sha256}"
+    elif isinstance(file, manifests.Shard):
+        if depth == "shallow":
+            yield from check_opens(path, manifest, file)
+        else:
+            yield from check_rows(path, manifest, file, deep=depth == "deep")
 
 
 def _check_counts(manifest: manifests.Manifest) -> Iterator[str]:
@@ -113,73 +176,20 @@ def _check_counts(manifest: manifests.Manifest) -> Iterator[str]:
 def _check_parents(manifest: manifests.Manifest) -> Iterator[str]:
     """Compares the parents that can be reached; one that has moved away is no finding."""
     for parent in manifest.parents:
-        if not manifests.exists(parent.path):
-            log.info("%s %s is not there any more: not compared", parent.role, parent.path)
-            continue
         try:
+            if not manifests.exists(parent.path):
+                log.info("%s %s is not there any more: not compared", parent.role, parent.path)
+                continue
             found = manifests.read(parent.path).fingerprint
-        except SuperbatchError as error:
+        except (DataError, OSError) as error:  # of the bucket that it lies in
+            log.info("%s %s cannot be reached: not compared (%s)", parent.role, parent.path, _one_line(error))
+            continue
+        except IntegrityError as error:
             yield f"parent {parent.role}: {error}"
             continue
         if found != parent.fingerprint:
             yield f"parent {parent.role}: {parent.path} is {found}, recorded {parent.fingerprint}"
 
 
-def _check_examples(path: str, manifest: manifests.Manifest, shard: manifests.Shard) -> Iterator[str]:
-    """Recomputes the uid and image_id of every row."""
-    try:
-        for row, record in enumerate(shards.read_all(storage.as_path(path) / shard.name, shard.rows)):
-            example = records.decode_example(record)
-            if example.uid != example_uid(example.image, example.text):
-                yield f"{shard.name}: row {row} has uid {example.uid}, its image and text give another"
-            elif example.image_id != image_identity(example.image):
-                yield f"{shard.name}: row {row} has image_id {example.image_id}, its image gives another"
-    except SuperbatchError as error:
-        yield f"{shard.name}: {error}"
-
-
-def _check_embeddings(path: str, manifest: manifests.Manifest, shard: manifests.Shard) -> Iterator[str]:
-    """Checks every row's vectors, and its uid against the corpus's if that can be reached."""
-    info = manifest.embeddings
-    if info is None:
-        yield f"{manifests.FILE_NAME}: no `embeddings` section"
-        return
-    corpus = manifest.parent("corpus").path
-    try:
-        rows = [records.decode_embedding(r) for r in shards.read_all(storage.as_path(path) / shard.name, shard.rows)]
-        records.unpack_vectors([row.image_embedding for row in rows], info.dtype, info.image_width)
-        records.unpack_vectors([row.text_embedding for row in rows], info.dtype, info.text_width)
-        if not manifests.exists(corpus):
-            return
-        theirs = shards.read_all(storage.as_path(corpus) / shard.name, shard.rows)
-        for row, (embedding, record) in enumerate(zip(rows, theirs, strict=True)):
-            uid = records.record_uid(record)
-            if embedding.uid != uid:
-                yield f"{shard.name}: row {row} is {embedding.uid}, and {uid} in the corpus"
-                return
-    except SuperbatchError as error:
-        yield f"{shard.name}: {error}"
-
-
-def _check_selections(path: str, manifest: manifests.Manifest, shard: manifests.Shard) -> Iterator[str]:
-    """Counts a part's rows, and compares the uid of every pick with the corpus's if that can be reached."""
-    try:
-        with (storage.as_path(path) / shard.name).open("rb") as file:
-            part = pq.read_table(file)
-    except (pa.ArrowException, OSError) as error:
-        yield f"{shard.name}: not readable as Parquet: {error}"
-        return
-    if part.num_rows != shard.rows:
-        yield f"{shard.name}: {part.num_rows} rows, recorded {shard.rows}"
-    corpus = manifest.parent("corpus").path
-    if "uid" not in part.column_names or not manifests.exists(corpus):
-        return
-    try:
-        reader = shards.open_dataset(corpus, manifests.read(corpus, kind="corpus"))
-        rows = part["row"].to_pylist()
-        for row, uid, record in zip(rows, part["uid"].to_pylist(), reader.read(rows), strict=True):
-            if records.record_uid(record) != uid:
-                yield f"{shard.name}: row {row} was picked as {uid}, and is {records.record_uid(record)} in the corpus"
-                return
-    except SuperbatchError as error:
-        yield f"{shard.name}: {error}"
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -111,11 +111,7 @@ def _verify(arguments: list[str]) -> int:
     if config.json:
         print(json.dumps({"ok": sound, "artifacts": [dataclasses.asdict(result) for result in results]}))
         return 0 if sound else 1
-    for result in results:
-        print(f"{result.kind} {result.path}: {result.shards} shards, {result.rows} rows, {result.fingerprint[:12]}")
-        for finding in result.findings:
-            print(f"  {finding}")
-        print("  FAILED" if result.findings else "  ok")
+    print(verify.table(results))
     return 0 if sound else 1
 
 

@@ -219,8 +219,7 @@ def write(directory: str, manifest: Manifest) -> Manifest:
       IntegrityError: another artifact was completed in this directory meanwhile.
     """
     path = storage.as_path(directory) / FILE_NAME
-    content = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False).encode() + b"\n"
-    if storage.write_once(path, content):
+    if storage.write_once(path, serialise(manifest)):
         return manifest
     existing = read(directory)
     if existing.fingerprint != manifest.fingerprint:
@@ -229,6 +228,11 @@ def write(directory: str, manifest: Manifest) -> Manifest:
             f"{manifest.fingerprint[:12]}: choose another output directory"
         )
     return existing
+
+
+def serialise(manifest: Manifest) -> bytes:
+    """Returns the only bytes that a manifest's file may have."""
+    return json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False).encode() + b"\n"
 
 
 def exists(directory: str) -> bool:
