@@ -13,11 +13,12 @@ import numpy as np
 from schemas import storage
 from schemas.manifest import DatasetInfo, Shard
 
-RowKind = Literal["corpus", "curated", "embeddings"]
+RowKind = Literal["corpus", "curated", "weighted", "embeddings"]
 FILES = ("dataset_info.json", "features.json")
 _DESCRIPTIONS = {
     "corpus": "Image-text pairs: decode-checked, normalised, exact duplicates dropped, shuffled once.",
     "curated": "Image-text pairs picked by joint example selection (JEST, arXiv 2406.17711).",
+    "weighted": "Image-text pairs picked by joint example selection (JEST, arXiv 2406.17711), with weights of mean 1.",
     "embeddings": "A reference model's embeddings of a corpus: row i of shard k belongs to row i of its shard k.",
 }
 _HOMEPAGE = "https://arxiv.org/abs/2406.17711"
@@ -38,13 +39,15 @@ def declare(kind: RowKind) -> Any:
         "width": np.int32,
         "height": np.int32,
     }
-    if kind == "curated":
+    if kind in ("curated", "weighted"):
         features |= {
             "selection/visits": np.int64,
             "selection/first_step": np.int64,
             "selection/last_step": np.int64,
             "selection/learnability": np.float32,
         }
+    if kind == "weighted":
+        features["selection/weight"] = np.float32
     return tfds.features.FeaturesDict(features)
 
 

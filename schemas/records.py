@@ -26,6 +26,7 @@ class Selection:
     first_step: int
     last_step: int
     learnability: float  # mean over its picks of learner_nll − reference_nll, nats
+    weight: float | None = None  # visits per offer over their mean in the dataset; of policy `weighted` only
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,7 @@ class Pair(NamedTuple):
     image: bytes
     text: str
     uid: str
+    weight: float | None = None  # of rows that a curated set of policy `weighted` holds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,8 @@ def encode_example(example: Example) -> bytes:
             "selection/last_step": s.last_step,
             "selection/learnability": s.learnability,
         }
+        if s.weight is not None:
+            fields["selection/weight"] = s.weight
     return _serialize(fields)
 
 
@@ -100,7 +104,8 @@ def decode_example(record: bytes) -> Example:
                 visits=_int(fields["selection/visits"]),
                 first_step=_int(fields["selection/first_step"]),
                 last_step=_int(fields["selection/last_step"]),
-                learnability=fields["selection/learnability"].float_list.value[0],
+                learnability=_float(fields["selection/learnability"]),
+                weight=_float(fields["selection/weight"]) if "selection/weight" in fields else None,
             )
         return Example(
             image=_bytes(fields["image"]),
@@ -126,7 +131,8 @@ def decode_pair(record: bytes) -> Pair:
     """
     fields = parse(record)
     try:
-        return Pair(_bytes(fields["image"]), _bytes(fields["text"]).decode(), _bytes(fields["uid"]).decode())
+        weight = _float(fields["selection/weight"]) if "selection/weight" in fields else None
+        return Pair(_bytes(fields["image"]), _bytes(fields["text"]).decode(), _bytes(fields["uid"]).decode(), weight)
     except (KeyError, IndexError, UnicodeDecodeError) as error:
         raise _not_an_example(fields, error) from None
 
@@ -183,14 +189,23 @@ def unpack_vectors(rows: list[bytes], dtype: str, width: int) -> np.ndarray:
     Raises:
       IntegrityError: a row has another width than the manifest says.
     """
+    vectors = as_stored(rows, dtype, width)
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+
+
+def as_stored(rows: list[bytes], dtype: str, width: int) -> np.ndarray:
+    """Returns stored vectors as they are, widened to float32 [rows, width].
+
+    Raises:
+      IntegrityError: a row has another width than the manifest says.
+    """
     stored = _numpy_dtype(dtype)
     expected = width * stored.itemsize
     for i, row in enumerate(rows):
         if len(row) != expected:
             raise IntegrityError(f"embedding {i} has {len(row)} bytes; {width} × {dtype} needs {expected}")
-    vectors = np.frombuffer(b"".join(rows), dtype=stored).reshape(len(rows), width).astype(np.float32)
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+    return np.frombuffer(b"".join(rows), dtype=stored).reshape(len(rows), width).astype(np.float32)
 
 
 def _numpy_dtype(name: str) -> np.dtype:
@@ -246,3 +261,7 @@ def _bytes(feature: Any) -> bytes:
 
 def _int(feature: Any) -> int:
     return feature.int64_list.value[0]
+
+
+def _float(feature: Any) -> float:
+    return feature.float_list.value[0]

@@ -75,6 +75,8 @@ class TrainConfig:
     """decoupled weight decay of all matrices, relative to the learning rate"""
     clip_norm: float = content(1.0)
     """largest global norm of a gradient"""
+    weighted: bool = content(False)
+    """count each example by its selection/weight, as if it came that often; of a set curated with --policy=weighted"""
     seed: int = content(0)
     """decides initial parameters, order of the data and selection noise"""
     checkpoint_every: int = 1000
@@ -195,6 +197,8 @@ class DistillConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.weighted:
+            raise ConfigError("weighted is for `train`: distill picks by scores, and --weighted has no part in them")
         if self.selection.subbatch_size(self.superbatch_size) != self.batch_size:
             raise ConfigError(
                 f"batch_size {self.batch_size} and filter_ratio {self.filter_ratio} do not fit: round(B(1 − f)) of "

@@ -45,6 +45,7 @@ class Rows(TypedDict):
     encoded: NotRequired[np.ndarray]  # object [rows], images as they are stored
     reference_image: NotRequired[np.ndarray]  # float32 [rows, d*], unit norm
     reference_text: NotRequired[np.ndarray]  # float32 [rows, d*], unit norm
+    weight: NotRequired[np.ndarray]  # float32 [rows], what each row counts for
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ class BlockLoader:
     decoder: str = ANTIALIASED
     reference: CachedReference | None = None
     keep_encoded: bool = False  # picks will be decoded anew
+    weighted: bool = False  # read what each row counts for
     process: int = 0
     processes: int = 1
 
@@ -156,6 +158,8 @@ class BlockLoader:
         )
         if self.keep_encoded:
             rows["encoded"] = np.array([*images, None])[:-1]  # the None keeps NumPy from looking into the bytes
+        if self.weighted:
+            rows["weight"] = np.array([self._weight(int(place), e) for place, e in zip(row, examples, strict=True)])
         if self.reference is not None:
             image, text, valid = self.reference.read(row.tolist(), [e.uid for e in examples])
             rows["reference_image"], rows["reference_text"] = image, text
@@ -165,6 +169,13 @@ class BlockLoader:
     def decode(self, rows: np.ndarray, images: Sequence[bytes], resolution: int) -> np.ndarray:
         """Decodes the images of these global rows: uint8 [rows, resolution, resolution, 3]."""
         return np.stack([self._decode(int(row), image, resolution) for row, image in zip(rows, images, strict=True)])
+
+    def _weight(self, row: int, example: records.Pair) -> np.float32:
+        if example.weight is None:
+            raise IntegrityError(
+                f"row {row} of {self.corpus.directory} has no selection/weight, and its manifest says so"
+            )
+        return np.float32(example.weight)
 
     def _decode(self, row: int, image: bytes, resolution: int) -> np.ndarray:
         try:

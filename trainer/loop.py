@@ -19,7 +19,7 @@ import numpy as np
 
 from schemas import manifest as manifests
 from schemas import shards, storage
-from schemas.errors import DataError, Stopped
+from schemas.errors import ConfigError, DataError, Stopped
 from trainer import cached_reference, evaluate, flops, parallel, workdir
 from trainer import model as models
 from trainer.checkpoint import CHECKPOINTS, Checkpoints
@@ -89,6 +89,10 @@ def _set_up(
     parents: list[manifests.Parent],
 ) -> "_Run":
     """Finds everything that can be wrong with the settings, and only then claims the workdir."""
+    if config.weighted and corpus.config.get("policy") != "weighted":
+        raise ConfigError(
+            f"weighted needs rows with weights, and {config.corpus} has none: curate it with --policy=weighted"
+        )
     layout = _layout(config)
     reference, decoder = None, ANTIALIASED
     if isinstance(config, DistillConfig) and embeddings is not None:
@@ -112,6 +116,7 @@ def _set_up(
             decoder=decoder,
             reference=reference,
             keep_encoded=scored_pixels != config.pixels,
+            weighted=config.weighted,
             process=jax.process_index(),
             processes=jax.process_count(),
         )
@@ -251,7 +256,8 @@ class _Run:
         layout, program = self.program.layout, self.program
         if not isinstance(self.config, DistillConfig):
             part = Part(*layout.place_batch((rows["image"], rows["tokens"])))
-            self.state, loss = learn_step(program, self.state, [part])
+            weight = layout.place_batch(rows["weight"]) if "weight" in rows else None
+            self.state, loss = learn_step(program, self.state, [part], weight)
             return loss, None
         candidates = self._place(rows)
         if self._pick_decoder is None:

@@ -105,12 +105,14 @@ def pick_step(
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-def learn_step(program: Program, state: TrainState, parts: list[Part]) -> tuple[TrainState, Float[Array, ""]]:
+def learn_step(
+    program: Program, state: TrainState, parts: list[Part], weight: Float[Array, "subbatch"] | None = None
+) -> tuple[TrainState, Float[Array, ""]]:
     """The second half of a step, and all of it where nothing is selected; returns (state, loss).
 
-    The second part, if there is one, is seen in coarse patches.
+    The second part, if there is one, is seen in coarse patches. The weights are those of all examples, in order.
     """
-    return _update(program, state, parts)
+    return _update(program, state, parts, weight)
 
 
 # --- Score ------------------------------------------------------------------------------------------------------------
@@ -185,7 +187,9 @@ def initial_state(parameters: Any, config: Optimisation) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), parameters, optimiser(config).init(parameters))
 
 
-def _update(program: Program, state: TrainState, parts: list[Part]) -> tuple[TrainState, Float[Array, ""]]:
+def _update(
+    program: Program, state: TrainState, parts: list[Part], weight: Float[Array, "subbatch"] | None = None
+) -> tuple[TrainState, Float[Array, ""]]:
     layout, config = program.layout, program.optimisation
     patches = [None, program.scoring.coarse_patch]
 
@@ -195,7 +199,8 @@ def _update(program: Program, state: TrainState, parts: list[Part]) -> tuple[Tra
             for part, patch in zip(parts, patches, strict=False)
         ]
         image, text = (jnp.concatenate(both) for both in zip(*(pairs[:2] for pairs in embedded), strict=True))
-        return contrastive_loss(PairEmbeddings(image, text, embedded[0].scale, embedded[0].bias), config.loss)
+        pairs = PairEmbeddings(image, text, embedded[0].scale, embedded[0].bias)
+        return contrastive_loss(pairs, config.loss, weight)
 
     loss, gradients = jax.value_and_grad(loss_of)(state.parameters)
     updates, moments = optimiser(config).update(gradients, state.optimiser, state.parameters)

@@ -5,6 +5,7 @@ import hashlib
 import io
 import threading
 import time
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -19,22 +20,24 @@ EXAMPLE = records.Example(
     source="a.tar::k", width=32, height=32,
 )  # fmt: skip
 SELECTED = records.Selection(visits=3, first_step=1, last_step=9, learnability=0.25)
+WEIGHTED = replace(SELECTED, weight=1.5)
 
 
 def as_fields(example: records.Example) -> dict:
     fields = {f: getattr(example, f) for f in example.__dataclass_fields__ if f != "selection"}
     if example.selection is not None:
-        fields |= {f"selection/{f}": getattr(example.selection, f) for f in SELECTED.__dataclass_fields__}
+        fields |= {f"selection/{f}": value for f, value in asdict(example.selection).items() if value is not None}
     return fields | {"image": io.BytesIO(example.image)}
 
 
-@pytest.mark.parametrize(("kind", "selection"), [("corpus", None), ("curated", SELECTED)])
+@pytest.mark.parametrize(("kind", "selection"), [("corpus", None), ("curated", SELECTED), ("weighted", WEIGHTED)])
 def test_examples_are_what_tfds_would_write(kind, selection):
     example = records.Example(**{**EXAMPLE.__dict__, "selection": selection})
     declared = features.declare(kind)
     theirs = declared.serialize_example(declared.encode_example(as_fields(example)))
     assert records.decode_example(theirs) == example
-    assert records.decode_pair(theirs) == (example.image, example.text, example.uid)
+    weight = selection.weight if selection else None
+    assert records.decode_pair(theirs) == (example.image, example.text, example.uid, weight)
     read = declared.deserialize_example_np(records.encode_example(example))
     assert read["text"].decode() == example.text
     assert read["image"].shape == (32, 32, 3)
