@@ -1,7 +1,8 @@
 """Which rows of the corpus a dataset takes: chosen in one step of the graph, and handed on in files.
 
-    curated        log of picks ─ rank (policies) ─► what resembles others is passed over (similar) ─► first N rows
+    curated        log of picks ─ rank (policies) ─► pass over what quotas or similar rows leave no room for ─► first N
     controls       shards of embeddings ─ a key for each row ─► the same from there on
+    with quotas    shards of the corpus ─ the group of each row ─► joined to either
 
 Leaves in the output's working folder `chosen-*.parquet` (the rows of each shard, in its order), `alike-*.parquet`
 (which were passed over) and, committed last, `chosen.json`: a later attempt takes them up. A row's shard and place
@@ -19,16 +20,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beam_pipelines import job, policies, progress, similar
+from beam_pipelines import job, policies, progress, quotas, similar
 from beam_pipelines.curate_config import CurateConfig
 from beam_pipelines.curate_plan import STAGE, Inputs, Output
 from schemas import manifest as manifests
-from schemas import records, rejections, selections, storage
+from schemas import records, rejections, selections, shards, storage
 from schemas.errors import ConfigError, DataError
 from schemas.identity import keyed_order, shard_of
 from schemas.rejections import Reason
 
 _READ_ROWS = 256
+_GROUPS = pa.schema({"row": pa.int64(), "quota": pa.string()})
 _SELECTION = [field.name for field in fields(records.Selection)]
 
 
@@ -80,7 +82,24 @@ def score_shard(output: Output, inputs: Inputs, index: int) -> str:
     return path.name
 
 
-def choose(output: Output, config: CurateConfig, inputs: Inputs, keys: list[str]) -> Choice:
+def group_shard(output: Output, inputs: Inputs, index: int) -> str:
+    """Writes the quota's group of every row of one shard of the corpus; returns the file's name."""
+    path = _folder(output) / f"groups-{index:05d}.parquet"
+    if path.exists():
+        return path.name
+    by, shares = output.config.quota_by, output.config.quotas
+    assert by is not None  # checked with the settings
+    described = manifests.read(inputs.corpus, kind="corpus").shards
+    first, shard = sum(shard.rows for shard in described[:index]), described[index]
+    examples = (
+        records.decode_example(row) for row in shards.read_all(storage.as_path(inputs.corpus) / shard.name, shard.rows)
+    )
+    found = [quotas.group(by, shares, getattr(example, by)) for example in examples]
+    _write(path, pa.table({"row": range(first, first + shard.rows), "quota": found}, schema=_GROUPS))
+    return path.name
+
+
+def choose(output: Output, config: CurateConfig, inputs: Inputs, keys: list[str], groups: list[str]) -> Choice:
     """Chooses the rows of a dataset and lays them out in shards, or takes up what an earlier attempt chose.
 
     Args:
@@ -88,6 +107,7 @@ def choose(output: Output, config: CurateConfig, inputs: Inputs, keys: list[str]
       config: of the job.
       inputs: what it reads.
       keys: of a control, the files that `score_shard` wrote.
+      groups: with quotas, the files that `group_shard` wrote.
 
     Raises:
       DataError: there are fewer rows to choose from than the budget asks for.
@@ -96,14 +116,15 @@ def choose(output: Output, config: CurateConfig, inputs: Inputs, keys: list[str]
     done = _folder(output) / "chosen.json"
     if done.exists():
         return read_choice(output)
+    of_quotas = _scan([_folder(output) / name for name in sorted(groups)]) if groups else None
     with policies.database() as connection:
         if output.control is None:
             picks, offered = (scan(inputs.selections) for scan in (selections.scan_picks, selections.scan_superbatches))
-            ranking = policies.rank(connection, picks, offered, inputs.block_size, config.policy)
+            ranking = policies.rank(connection, picks, offered, inputs.block_size, config.policy, of_quotas)
         else:
             connection.register("keys", _scan([_folder(output) / name for name in sorted(keys)]))
             connection.execute("CREATE TABLE ranked AS SELECT * FROM keys")
-            ranking = policies.ranking(connection, "ranked", "key, row")
+            ranking = policies.ranking(connection, "ranked", "key, row", of_quotas)
         if ranking.rows < output.rows:
             raise DataError(_too_few(output, ranking.rows))
         beside = connection.cursor()  # the ranking is still being read
@@ -123,8 +144,9 @@ def read_shard(output: Output, shard: int) -> list[ChosenRow]:
     [table] = _tables([_chosen(output, shard)])
     if output.control is not None:
         return [ChosenRow(row["row"], row["uid"], None) for row in table.to_pylist()]
+    known = [name for name in _SELECTION if name in table.column_names]
     return [
-        ChosenRow(row["row"], row["uid"], records.Selection(**{name: row[name] for name in _SELECTION}))
+        ChosenRow(row["row"], row["uid"], records.Selection(**{name: row[name] for name in known}))
         for row in table.to_pylist()
     ]
 
@@ -138,18 +160,32 @@ def alike_files(output: Output, choice: Choice) -> dict[str, bytes]:
 def _take(
     output: Output, config: CurateConfig, inputs: Inputs, ranking: policies.Ranking, beside: duckdb.DuckDBPyConnection
 ) -> Choice:
-    """Takes rows until the budget is full: into a table `taken`, with their place. Lists those that are passed over."""
-    rejected, alike = Counter[str](), 0
-    for chosen, passed in _cut(output, config, inputs, ranking):
+    """Takes rows until the budget is full: into a table `taken`, with their place. Lists those that are passed over.
+
+    Raises:
+      DataError: too few are left.
+    """
+    rejected, alike, taken = Counter[str](), 0, 0
+    room = quotas.Quotas(output.config.quotas, output.rows)
+    for chosen, passed in _cut(output, config, inputs, ranking, room):
         places = [keyed_order(uid, output.config.seed) for uid in chosen["uid"].to_pylist()]
         beside.register("block", chosen.append_column("place", pa.array(places, pa.uint64())))
         beside.execute("CREATE TABLE IF NOT EXISTS taken AS SELECT * FROM block LIMIT 0")
         beside.execute("INSERT INTO taken SELECT * FROM block")
+        taken += chosen.num_rows
         if passed:
             rejected.update(str(row.reason) for row in passed)
             listed = _as_rejections(passed, inputs.corpus, config.decontaminate)
             rejections.write(_folder(output) / f"alike-{alike:05d}.parquet", listed)
             alike += 1
+    rejected[str(Reason.OVER_QUOTA)] = room.passed
+    if taken < output.rows:
+        raise DataError(
+            f"{output.label}: budget is {output.rows} rows and {taken} are left: "
+            f"{rejected[Reason.CONTAMINATED]} resemble the evaluation, {rejected[Reason.NEAR_DUPLICATE]} a row taken "
+            f"before, {room.passed} are over their quota. Lower the budget, or raise --contaminated_similarity, "
+            "--near_duplicates or --quotas"
+        )
     rejected[str(Reason.OVER_BUDGET)] = ranking.rows - output.rows - sum(rejected.values())
     rejected[str(Reason.NOT_PICKED)] = inputs.corpus_rows - ranking.rows
     return Choice(alike, {reason: rows for reason, rows in sorted(rejected.items()) if rows})
@@ -172,7 +208,8 @@ def _lay_out(output: Output, connection: duckdb.DuckDBPyConnection) -> None:
 
 def _pieces(output: Output, connection: duckdb.DuckDBPyConnection) -> Iterator[tuple[int, pa.Table]]:
     """Yields the rows of `taken` in the order of their places, a few at a time, with the shard that they belong to."""
-    for block in policies.ranking(connection, "taken", "place, uid").blocks:
+    table = policies.weigh(connection, "taken") if output.row_kind == "weighted" else "taken"
+    for block in policies.ranking(connection, table, "place, uid").blocks:
         owners = np.array([shard_of(place, output.shards) for place in block["place"].to_pylist()])
         for shard in np.unique(owners).tolist():
             yield shard, block.filter(pa.array(owners == shard))
@@ -183,19 +220,32 @@ def _chosen(output: Output, shard: int) -> storage.epath.Path:
 
 
 def _cut(
-    output: Output, config: CurateConfig, inputs: Inputs, ranking: policies.Ranking
+    output: Output, config: CurateConfig, inputs: Inputs, ranking: policies.Ranking, room: quotas.Quotas
 ) -> Iterator[tuple[pa.Table, list[similar.Passed]]]:
     if config.looks_for_alike:
         tracked = progress.of(f"{STAGE} {output.label}: alike", output.directory, "dataset", 1, ranking.rows)
         embeddings = _embeddings(inputs)
-        yield from similar.take(ranking.blocks, output.rows, embeddings, _bounds(config), tracked)
+        yield from similar.take(ranking.blocks, output.rows, embeddings, _bounds(config), tracked, room)
         return
     left = output.rows
     for block in ranking.blocks:
         if left <= 0:
             break
-        yield block.slice(0, left), []
-        left -= block.num_rows
+        found = _admitted(block, room, left) if config.quotas else block.slice(0, left)
+        yield found, []
+        left -= found.num_rows
+
+
+def _admitted(block: pa.Table, room: quotas.Quotas, left: int) -> pa.Table:
+    """The first rows of a block that their quotas have room for, `left` at most."""
+    places: list[int] = []
+    for place, group in enumerate(block["quota"].to_pylist()):
+        if len(places) == left:
+            break
+        if room.admits(group):
+            room.take(group)
+            places.append(place)
+    return block.take(pa.array(places, pa.int64()))
 
 
 def _as_rejections(passed: list[similar.Passed], corpus: str, evaluation: str | None) -> list[rejections.Rejection]:

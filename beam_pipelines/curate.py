@@ -63,19 +63,28 @@ def build(pipeline: beam.Pipeline, config: CurateConfig, inputs: Inputs, outputs
 
 def _build(pipeline: beam.Pipeline, config: CurateConfig, inputs: Inputs, output: Output) -> Any:
     label = output.label
-    if output.control is None:
-        scored = pipeline | f"Begin {label}" >> beam.Create([{"keys": []}])
-    else:
-        keys = (
+    known = {}
+    if output.control is not None:
+        known["keys"] = (
             pipeline
             | f"List embeddings for {label}" >> beam.Create(range(inputs.embedding_shards))
             | f"Spread embeddings for {label}" >> beam.Reshuffle()
             | f"Key rows for {label}" >> beam.Map(lambda index: choice.score_shard(output, inputs, index))
         )
-        scored = {"keys": keys} | f"Gather keys of {label}" >> Gather()
+    if config.quotas:
+        known["groups"] = (
+            pipeline
+            | f"List corpus shards for {label}" >> beam.Create(range(inputs.corpus_shards))
+            | f"Spread corpus shards for {label}" >> beam.Reshuffle()
+            | f"Group rows for {label}" >> beam.Map(lambda index: choice.group_shard(output, inputs, index))
+        )
+    if known:
+        begin = known | f"Gather what is known for {label}" >> Gather()
+    else:
+        begin = pipeline | f"Begin {label}" >> beam.Create([{}])
     written = (
-        scored
-        | f"Choose {label} rows" >> beam.FlatMap(lambda found: choose_shards(output, config, inputs, found["keys"]))
+        begin
+        | f"Choose {label} rows" >> beam.FlatMap(lambda found: choose_shards(output, config, inputs, found))
         | f"Spread {label} shards" >> beam.Reshuffle()
         | f"Write {label} shards" >> beam.Map(lambda index: write_shard(output, inputs, index))
     )
@@ -86,9 +95,9 @@ def _build(pipeline: beam.Pipeline, config: CurateConfig, inputs: Inputs, output
     )
 
 
-def choose_shards(output: Output, config: CurateConfig, inputs: Inputs, keys: list[str]) -> Iterable[int]:
+def choose_shards(output: Output, config: CurateConfig, inputs: Inputs, found: dict[str, list[str]]) -> Iterable[int]:
     """Chooses the rows of a dataset; returns the numbers of the shards that they make."""
-    choice.choose(output, config, inputs, keys)
+    choice.choose(output, config, inputs, found.get("keys", []), found.get("groups", []))
     return range(output.shards)
 
 
@@ -120,7 +129,7 @@ def complete(output: Output, written: list[ShardResult]) -> manifests.Manifest:
     counts = manifests.Counts(read=output.rows + sum(rejected.values()), kept=output.rows, rejected=rejected)
     return complete_dataset(
         output.directory, output.dataset, written,
-        row_kind="corpus" if output.control else "curated", expected_shards=output.shards,
+        row_kind=output.row_kind, expected_shards=output.shards,
         kind="corpus", name=output.name, version=output.version, config=output.config, parents=output.parents,
         counts=counts,
     )  # fmt: skip

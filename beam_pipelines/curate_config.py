@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from beam_pipelines import policies, similar
+from beam_pipelines.quotas import QuotaBy, Shares, check_quotas
 from schemas import manifest as manifests
 from schemas.errors import ConfigError
 from schemas.job_config import content
@@ -29,7 +30,8 @@ class CurateConfig:
     version: str = "1.0.0"
     """version recorded in the manifest"""
     policy: policies.Policy = content("visits")
-    """visits: most often picked per offer; learnability: highest mean; recent: picked last"""
+    """visits: most often picked per offer; learnability: highest mean; recent: picked last; weighted: as visits, and
+    each row keeps its visits per offer as selection/weight (of mean 1), which `superbatch train --weighted` uses"""
     control: str | None = None
     """also write uniform/ and top_reference/ samples of the same size below this directory"""
     embeddings: str | None = None
@@ -41,6 +43,11 @@ class CurateConfig:
     images alike and need more"""
     near_duplicates: float | None = content(None)
     """leave out rows whose images are so similar (cosine of their embeddings) to one that is taken already"""
+    quota_by: QuotaBy | None = content(None)
+    """what quotas are of: each row's language, or its source (the file it came from)"""
+    quotas: Shares = content(default_factory=dict)
+    """the share of the budget that rows may take at most, by the beginning of their language or source, as JSON:
+    {"en": 0.5, "*": 0.1}; * is all others together"""
     shards: int = content(8)
     """number of shards"""
     seed: int = content(0)
@@ -57,6 +64,7 @@ class CurateConfig:
             value = getattr(self, field)
             if value is not None and not 0 < value <= 1:
                 raise ConfigError(f"{field} is {value}; it is a cosine, above 0 and at most 1 (the same image)")
+        check_quotas(self.quota_by, self.quotas)
         if self.looks_for_alike:
             similar.check_library()
         manifests.check_version(self.version)
@@ -76,6 +84,7 @@ class CurateConfig:
         return ControlConfig(
             name=f"{self.name}_{control}", control=control, rows=rows, shards=self.shards, seed=self.seed,
             contaminated_similarity=self.contaminated_similarity, near_duplicates=self.near_duplicates,
+            quota_by=self.quota_by, quotas=self.quotas,
         )  # fmt: skip
 
 
@@ -90,3 +99,5 @@ class ControlConfig:
     seed: int = content()
     contaminated_similarity: float = content()
     near_duplicates: float | None = content()
+    quota_by: QuotaBy | None = content()
+    quotas: dict[str, float] = content()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from beam_pipelines import job
 from beam_pipelines.curate_config import Control, ControlConfig, CurateConfig
-from schemas import job_config, selections, storage
+from schemas import features, job_config, selections, storage
 from schemas import manifest as manifests
 from schemas.errors import ConfigError, DataError, IntegrityError
 
@@ -22,6 +22,7 @@ class Inputs:
 
     corpus: str
     corpus_rows: int
+    corpus_shards: int
     selections: str
     block_size: int
     embedding_shards: int
@@ -47,6 +48,13 @@ class Output:
     def control(self) -> Control | None:
         """Which control sample it is; None for the curated dataset."""
         return self.config.control if isinstance(self.config, ControlConfig) else None
+
+    @property
+    def row_kind(self) -> features.RowKind:
+        """Which features its rows have."""
+        if isinstance(self.config, ControlConfig):
+            return "corpus"
+        return "weighted" if self.config.policy == "weighted" else "curated"
 
     def finished(self) -> manifests.Manifest | None:
         """Its manifest, if this very dataset is complete. Raises ConfigError if another one is there."""
@@ -101,6 +109,7 @@ def read_inputs(config: CurateConfig) -> Inputs:
     return Inputs(
         corpus=config.corpus,
         corpus_rows=corpus.rows,
+        corpus_shards=len(corpus.shards),
         selections=directory,
         block_size=log.config["block_size"],
         embedding_shards=embedding_shards,

@@ -14,13 +14,14 @@ from typing import Literal
 import duckdb
 import pyarrow as pa
 
-Policy = Literal["visits", "learnability", "recent"]
+Policy = Literal["visits", "learnability", "recent", "weighted"]
 
 _MEMORY = "1GB"
 _BLOCK = 8192  # rows of a ranking that come at a time
 _ORDERS: dict[Policy, str] = {
     # Within one epoch every count is 0 or 1; the mean conditional logit then decides.
     "visits": "visits_per_offer DESC, conditional DESC, uid",
+    "weighted": "visits_per_offer DESC, conditional DESC, uid",
     "learnability": "learnability DESC, uid",
     "recent": "last_step DESC, visits_per_offer DESC, uid",
 }
@@ -67,6 +68,7 @@ def rank(
     superbatches: pa.RecordBatchReader,
     block_size: int,
     policy: Policy,
+    groups: pa.RecordBatchReader | None = None,
 ) -> Ranking:
     """Sums up every picked row (visits, visits per offer, first and last step, means), and ranks them under a policy.
 
@@ -77,6 +79,7 @@ def rank(
         filled up with rows of the first; those copies were marked invalid and do not count.
       block_size: rows of a block.
       policy: decides the order.
+      groups: of every row of the corpus (`row`, `quota`), the group that its quota is counted for.
     """
     connection.register("picks", picks)
     connection.register("superbatches", superbatches)
@@ -85,14 +88,27 @@ def rank(
         conditional=_mean(_sum("conditional")), learnability=_mean(learnability), block_size=block_size
     )
     connection.execute(query)
-    return ranking(connection, "picked", _ORDERS[policy])
+    return ranking(connection, "picked", _ORDERS[policy], groups)
 
 
-def ranking(connection: duckdb.DuckDBPyConnection, table: str, order: str) -> Ranking:
-    """All rows of a table in an order."""
+def ranking(
+    connection: duckdb.DuckDBPyConnection, table: str, order: str, groups: pa.RecordBatchReader | None = None
+) -> Ranking:
+    """All rows of a table in an order; with `groups`, each with the group that its quota is counted for."""
     [[rows]] = connection.execute(f"SELECT count(*) FROM {table}").fetchall()
+    if groups is not None:
+        connection.register("groups", groups)
+        connection.execute("CREATE TABLE grouped AS SELECT * FROM groups")
+        table = f"{table} JOIN grouped USING (row)"
     batches = connection.sql(f"SELECT * FROM {table} ORDER BY {order}").to_arrow_reader(_BLOCK)
     return Ranking(rows, (pa.Table.from_batches([batch]) for batch in batches))
+
+
+def weigh(connection: duckdb.DuckDBPyConnection, table: str) -> str:
+    """Makes a table in which every row has a `weight`, its visits per offer over their mean; returns its name."""
+    mean = f"(SELECT {_mean(_sum('visits_per_offer'))} FROM {table})"
+    connection.execute(f"CREATE TABLE weighed AS SELECT *, visits_per_offer / {mean} AS weight FROM {table}")
+    return "weighed"
 
 
 def _sum(column: str) -> str:

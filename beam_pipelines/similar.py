@@ -10,7 +10,6 @@ rows that are alike, the first stays. A row that could not be embedded is like n
 
 import importlib.util
 import logging
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +18,10 @@ import numpy as np
 import pyarrow as pa
 
 from beam_pipelines import progress
+from beam_pipelines.quotas import OTHERS, Quotas
 from schemas import manifest as manifests
 from schemas import records, shards
-from schemas.errors import ConfigError, DataError, IntegrityError
+from schemas.errors import ConfigError, IntegrityError
 from schemas.rejections import Reason
 
 _BLOCK = 1024  # rows looked up at a time
@@ -123,7 +123,12 @@ class Passed:
 
 
 def take(
-    ranking: Iterable[pa.Table], budget: int, embeddings: Embeddings, bounds: Bounds, tracked: progress.Progress
+    ranking: Iterable[pa.Table],
+    budget: int,
+    embeddings: Embeddings,
+    bounds: Bounds,
+    tracked: progress.Progress,
+    quotas: Quotas | None = None,
 ) -> Iterator[tuple[pa.Table, list[Passed]]]:
     """Takes the first `budget` rows of a ranking that resemble neither the evaluation nor a row that was taken before.
 
@@ -133,15 +138,15 @@ def take(
       embeddings: of the corpus that the rows are of.
       bounds: what counts as alike.
       tracked: told of the rows looked at.
+      quotas: which rows there is room for, by their column `quota`; it counts those that there is none for.
 
     Yields:
       Rows taken, and those passed over between them; both in the ranking's order.
 
     Raises:
-      DataError: too few are left.
       IntegrityError: the embeddings are of other examples.
     """
-    taken, before, times = 0, Index(embeddings.info.image_width), Counter[Reason]()
+    taken, before, quotas = 0, Index(embeddings.info.image_width), quotas or Quotas({}, budget)
     for table in ranking:
         for block in (table.slice(first, _BLOCK) for first in range(0, table.num_rows, _BLOCK)):
             if taken == budget:
@@ -150,25 +155,25 @@ def take(
             uids, vectors = [row.uid for row in stored], embeddings.images(stored)
             if uids != block["uid"].to_pylist():
                 raise IntegrityError(f"{embeddings.directory} holds embeddings of other examples than were picked")
-            places, over = _take_of_block(uids, vectors, before, bounds, budget - taken)
+            groups = block["quota"].to_pylist() if "quota" in block.column_names else [OTHERS] * len(uids)
+            places, over = _take_of_block(uids, vectors, before, bounds, budget - taken, groups, quotas)
             if bounds.near_duplicate is not None:
                 before.add([uids[place] for place in places], vectors[places])
             taken += len(places)
-            times.update(reason for _, (reason, _, _) in over)
             if line := tracked.count(len(uids), [reason for _, (reason, _, _) in over]):
                 log.info("%s", line)
             passed = [Passed(block["row"][place].as_py(), uids[place], *why) for place, why in over]
             yield block.take(pa.array(places, pa.int64())), passed
-    if taken < budget:
-        raise DataError(
-            f"budget is {budget} rows and {taken} are left: {times[Reason.CONTAMINATED]} resemble the evaluation, "
-            f"{times[Reason.NEAR_DUPLICATE]} a row taken before. Lower the budget, or raise "
-            "--contaminated_similarity or --near_duplicates"
-        )
 
 
 def _take_of_block(
-    uids: list[str], vectors: np.ndarray, before: Index, bounds: Bounds, room: int
+    uids: list[str],
+    vectors: np.ndarray,
+    before: Index,
+    bounds: Bounds,
+    room: int,
+    groups: list[str],
+    quotas: Quotas,
 ) -> tuple[list[int], list[tuple[int, tuple[Reason, float, str]]]]:
     """The places of a block that are taken; of those passed over also the reason, the cosine and the uid it is to."""
     nothing: list[list[tuple[float, int]]] = [[] for _ in uids]
@@ -183,6 +188,8 @@ def _take_of_block(
     for place in range(len(uids)):
         if len(places) == room:
             break
+        if not quotas.admits(groups[place]):
+            continue
         if bounds.evaluation is not None and in_evaluation[place]:
             cosine, number = in_evaluation[place][0]
             over.append((place, (Reason.CONTAMINATED, cosine, bounds.evaluation.uids[number])))
@@ -193,4 +200,5 @@ def _take_of_block(
             over.append((place, (Reason.NEAR_DUPLICATE, *max(alike, key=lambda found: found[0]))))
         else:
             places.append(place)
+            quotas.take(groups[place])
     return places, over

@@ -42,6 +42,7 @@ class Reason(StrEnum):
     NOT_PICKED = "not_picked"
     CONTAMINATED = "contaminated"
     NEAR_DUPLICATE = "near_duplicate"
+    OVER_QUOTA = "over_quota"
     OVER_BUDGET = "over_budget"
 
 

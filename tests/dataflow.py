@@ -49,8 +49,8 @@ def builders(miniature: str) -> dict[str, tuple[Any, Callable[[beam.Pipeline], N
     )  # fmt: skip
     control = replace(output, label="uniform control", config=curate_config.of_control("uniform", 2))
     inputs = curate_plan.Inputs(
-        corpus=f"{BUCKET}/pool", corpus_rows=corpus.rows, selections=f"{BUCKET}/distill/selections", block_size=2,
-        embedding_shards=1, parents={"corpus": parent},
+        corpus=f"{BUCKET}/pool", corpus_rows=corpus.rows, corpus_shards=1, selections=f"{BUCKET}/distill/selections",
+        block_size=2, embedding_shards=1, parents={"corpus": parent},
     )  # fmt: skip
     return {
         "ingest": (ingest_config, lambda pipeline: ingest.build(pipeline, ingest_config, tasks)),

@@ -60,6 +60,7 @@ def by_pandas(picks: pa.Table, offered: pa.Table) -> pd.DataFrame:
 ORDERS = {
     "visits": (["visits_per_offer", "conditional", "uid"], [False, False, True]),
     "learnability": (["learnability", "uid"], [False, True]),
+    "weighted": (["visits_per_offer", "conditional", "uid"], [False, False, True]),
     "recent": (["last_step", "visits_per_offer", "uid"], [False, False, True]),
 }
 
@@ -73,6 +74,20 @@ def test_policies_choose_what_pandas_chooses(logged, policy):
     for field in ("visits", "first_step", "last_step"):
         assert chosen[field].to_pylist() == expected[field].tolist()
     np.testing.assert_allclose(chosen["learnability"], expected["learnability"], rtol=1e-12)
+
+
+def test_weights_are_visits_per_offer_over_their_mean_in_the_dataset(logged):
+    expected = by_pandas(*logged).sort_values(*ORDERS["weighted"][:1], ascending=ORDERS["weighted"][1])[:11]
+    with policies.database() as connection:
+        policies.rank(connection, *(table.to_reader() for table in logged), BLOCK, "weighted")
+        connection.execute("CREATE TABLE best AS SELECT * FROM picked ORDER BY visits_per_offer DESC LIMIT 0")
+        for row in expected["row"]:
+            connection.execute(f"INSERT INTO best SELECT * FROM picked WHERE row = {row}")
+        weighed = policies.weigh(connection, "best")
+        found = connection.sql(f"SELECT row, weight FROM {weighed}").df().set_index("row")["weight"]
+    wanted = expected.set_index("row")["visits_per_offer"]
+    np.testing.assert_allclose(found[wanted.index], wanted / wanted.mean(), rtol=1e-12)
+    assert found.std() > 0.1
 
 
 def test_ties_are_settled_by_uid():
