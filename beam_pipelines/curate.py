@@ -79,7 +79,7 @@ def _build(pipeline: beam.Pipeline, config: CurateConfig, inputs: Inputs, output
             | f"Group rows for {label}" >> beam.Map(lambda index: choice.group_shard(output, inputs, index))
         )
     if known:
-        begin = known | f"Gather what is known for {label}" >> Gather()
+        begin = known | f"Gather facts for {label}" >> Gather()
     else:
         begin = pipeline | f"Begin {label}" >> beam.Create([{}])
     written = (

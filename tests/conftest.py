@@ -1,6 +1,7 @@
 """Shared pieces: pictures, raw folders, and one miniature round that several files look at."""
 
 import atexit
+import fcntl
 import io
 import json
 import os
@@ -48,9 +49,17 @@ def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole round on 96 generated pairs, made once by the real commands; tests must not change it."""
     from infra import cli
 
-    root = tmp_path_factory.mktemp("miniature")
-    write_miniature(root)
-    assert cli.main(["round", f"--config={root / 'round.toml'}"]) == 0
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # one for all of pytest's processes, whose folders lie side by side
+        base = base.parent
+    root, made = base / "miniature", base / "miniature.made"
+    with (base / "miniature.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            root.mkdir()
+            write_miniature(root)
+            assert cli.main(["round", f"--config={root / 'round.toml'}"]) == 0
+            made.touch()
     return root / "out"
 
 

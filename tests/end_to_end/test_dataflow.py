@@ -23,7 +23,7 @@ STEPS = {
         "Begin curated", "Choose curated rows", "Spread curated shards", "Write curated shards",
         "Gather curated results",
         "Write curated metadata and manifest", "List embeddings for uniform control",
-        "Spread embeddings for uniform control", "Key rows for uniform control", "Gather keys of uniform control",
+        "Spread embeddings for uniform control", "Key rows for uniform control", "Gather facts for uniform control",
         "Choose uniform control rows", "Spread uniform control shards", "Write uniform control shards",
         "Gather uniform control results", "Write uniform control metadata and manifest",
         "All complete",
