@@ -8,6 +8,8 @@ import subprocess
 import time
 from collections.abc import Callable
 
+import pytest
+
 from infra.cli import main
 from schemas import manifest as manifests
 from tests import commands
@@ -44,7 +46,9 @@ def wait_until(reached: Callable[[], bool], process: subprocess.Popen, seconds: 
     """Waits for a moment in a run; ends with the process, and fails if neither comes."""
     end = time.monotonic() + seconds
     while not reached() and process.poll() is None:
-        assert time.monotonic() < end
+        if time.monotonic() > end:
+            process.kill()
+            pytest.fail(f"nothing of it after {seconds:.0f} s")
         time.sleep(0.002)
 
 
