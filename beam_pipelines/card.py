@@ -5,6 +5,7 @@ whoever thinks of training on it. It follows from these alone, without a clock o
 writes the same bytes. The dataset's fingerprint is not on it: the manifest, written after it, has that.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -144,13 +145,15 @@ def _settings(output: Output) -> str:
         if isinstance(output.config, CurateConfig)
         else f"Rows of the pool were ranked for the control {markdown.code(str(output.control))}"
     )
-    intro = f"{ranking}, and the best {output.rows:,} were kept. They stand in shuffled order."
+    intro = f"{ranking}, and the first {output.rows:,} that nothing rules out were kept. They stand in shuffled order."
     return f"{intro} Settings that decide the content:\n\n{markdown.table(['setting', 'value'], rows)}"
 
 
 def _setting(value: Any) -> str:
-    if value is None:
+    if value in (None, {}):
         return "not set"
+    if isinstance(value, dict):
+        return markdown.code(json.dumps(value, ensure_ascii=False))
     return markdown.code(f"{value:g}" if isinstance(value, float) and value < 1 else str(value).removesuffix(".0"))
 
 

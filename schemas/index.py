@@ -61,7 +61,7 @@ COLUMNS = (
         "selection_learnability", pa.float32(), "mean over its picks of learner loss − reference loss, nats",
         _PICKED,
     ),
-    Column("selection_weight", pa.float32(), "visits per offer over their mean: what training counts it for", ("weighted",)),
+    Column("selection_weight", pa.float32(), "what training counts the row for: 1 on average", ("weighted",)),
 )  # fmt: skip
 
 

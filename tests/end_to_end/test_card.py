@@ -22,6 +22,10 @@ HOSTILE = (
     "<script>alert(1)</script> | [me](javascript:alert(2)) `c` *x* ---\\ ![i](http://evil.example/i) "
     "\U0001f600: # \"q\" 'q'"
 )
+STATED = [
+    "--license=cc-by-sa-4.0", "--homepage=https://example.org/data?a=1&b=2", "--published=2026-11-24",
+    f"--attribution={HOSTILE}", "--policy=weighted",
+]  # fmt: skip
 DATASETS = ("curated", "control/uniform", "control/top_reference")
 
 
@@ -34,10 +38,9 @@ def command(miniature, output, *flags):
 
 @pytest.fixture(scope="module")
 def stated(miniature, tmp_path_factory):
-    """The miniature's datasets again, with everything stated; the credit is hostile."""
+    """The miniature's datasets again, with weights and everything stated; the credit is hostile."""
     output = tmp_path_factory.mktemp("stated")
-    flags = ["--license=cc-by-sa-4.0", "--homepage=https://example.org/data?a=1&b=2", "--published=2026-11-24"]
-    assert cli.main(command(miniature, output, *flags, f"--attribution={HOSTILE}")) == 0
+    assert cli.main(command(miniature, output, *STATED)) == 0
     return output
 
 
@@ -57,22 +60,30 @@ def load(directory):
     return dataset, sorted(issues.errors), sorted(issues.warnings)
 
 
-@pytest.mark.parametrize("name", DATASETS)
-def test_the_index_is_the_rows(miniature, name):
-    kind = "curated" if name == "curated" else "corpus"
-    manifest = manifests.read(str(miniature / name))
+@pytest.mark.parametrize(
+    ("made_by", "name", "kind"),
+    [
+        ("miniature", "curated", "curated"),
+        ("miniature", "control/uniform", "corpus"),
+        ("stated", "curated", "weighted"),
+    ],
+)
+def test_the_index_is_the_rows(request, made_by, name, kind):
+    directory = request.getfixturevalue(made_by) / name
+    manifest = manifests.read(str(directory))
     files = [index.file_name(shard.name) for shard in manifest.shards]
     assert set(files) <= {file.name for file in manifest.files}
     assert files[0] == f"index/{manifest.name}-train-00000-of-00002.parquet"
-    tables = [pq.read_table(miniature / name / file) for file in files]
+    tables = [pq.read_table(directory / file) for file in files]
     assert [table.num_rows for table in tables] == [shard.rows for shard in manifest.shards]
     assert all(table.schema == index.schema(kind) for table in tables)
     indexed = [row for table in tables for row in table.to_pylist()]
-    for row, (shard, place, example) in zip(indexed, rows_of(miniature / name), strict=True):
+    for row, (shard, place, example) in zip(indexed, rows_of(directory), strict=True):
         known = {name: value for name, value in example.__dict__.items() if name not in ("image", "selection")}
         if example.selection is not None:
-            known |= {f"selection_{name}": value for name, value in example.selection.__dict__.items()}
+            known |= {f"selection_{name}": v for name, v in example.selection.__dict__.items() if v is not None}
         assert row == {**known, "shard": shard, "row": place}
+    assert ("selection_weight" in indexed[0]) == (kind == "weighted")
 
 
 @pytest.mark.parametrize("kind", ["corpus", "curated", "weighted"])
@@ -163,11 +174,13 @@ def test_hostile_text_stays_text(stated):
 
 def test_rights_change_no_fingerprint_and_cannot_be_changed_in_place(miniature, stated, capsys):
     for name in DATASETS:
-        ours, theirs = (manifests.read(str(root / name)) for root in (stated, miniature))
-        assert ours.fingerprint == theirs.fingerprint
-        assert ours.config["license"] == "cc-by-sa-4.0"
+        manifest = manifests.read(str(stated / name))
+        assert manifest.config["license"] == "cc-by-sa-4.0"
+        assert not {"license", "homepage", "attribution", "published"} & set(manifest.content_fields)
         assert verify(str(stated / name)).findings == []
-    assert cli.main(command(miniature, stated, "--license=CC0-1.0")) == 1
+    for name in DATASETS[1:]:  # the policy is the curated one's
+        assert manifests.read(str(stated / name)).fingerprint == manifests.read(str(miniature / name)).fingerprint
+    assert cli.main(command(miniature, stated, *STATED, "--license=CC0-1.0")) == 1
     line = capsys.readouterr().err.splitlines()[-1]
     assert "license was 'cc-by-sa-4.0', now 'CC0-1.0'" in line
     assert "choose another directory" in line
