@@ -77,6 +77,7 @@ python -m open_clip_train.main --dataset-type=webdataset --train-num-samples=$RO
 ```python
 import duckdb
 
+# On gs://, first: duckdb.register_filesystem(fsspec.filesystem("gs"))
 index = duckdb.read_parquet("PATH/$INDEX")
 print(index.aggregate("language, count(*) AS rows").order("rows DESC, language"))
 ```
@@ -88,6 +89,7 @@ import itertools
 
 import mlcroissant
 
+# Of a copy on a disk: croissant.json and index/ are enough.
 records = mlcroissant.Dataset("PATH/croissant.json").records("$RECORDS")
 for record in itertools.islice(records, 3):
     print(record["$RECORDS/uid"], record["$RECORDS/text"].decode())

@@ -19,7 +19,9 @@ from schemas.features import RowKind
 from schemas.manifest import DatasetInfo, File
 
 DIRECTORY = "index"
-_ROWS = 1 << 14  # of a row group: as many are in memory, and whoever writes a file makes the same groups
+# As many rows are in memory as Python objects, and as columns: BigQuery asks for row groups of 16 MiB and more.
+_BATCH_ROWS = 1 << 10
+_GROUP_ROWS = 1 << 16
 _SELECTION = "selection_"
 _ANY: tuple[RowKind, ...] = ("corpus", "curated", "weighted")
 _PICKED: tuple[RowKind, ...] = ("curated", "weighted")
@@ -106,7 +108,7 @@ class Indexed:
 
 
 class Writer:
-    """Writes the index of one shard, a group of rows in memory at a time.
+    """Writes the index of one shard, a row group in memory at a time.
 
     The file's bytes follow from the rows alone, so one that is there already is either the same or damaged.
     """
@@ -115,7 +117,8 @@ class Writer:
         self._path = storage.as_path(directory) / file_name(shard)
         self._kind: RowKind = kind
         self._shard, self._schema = shard, schema(kind)
-        self._group: list[dict[str, Any]] = []
+        self._batch: list[dict[str, Any]] = []
+        self._group: list[pa.RecordBatch] = []
         self._languages: Counter[str] = Counter()
         self._rows = 0
         self._stack = ExitStack()
@@ -130,16 +133,19 @@ class Writer:
 
     def add(self, example: records.Example) -> records.Example:
         """Adds the shard's next row; returns it."""
-        self._group.append(as_row(example, self._kind, self._shard, self._rows))
+        self._batch.append(as_row(example, self._kind, self._shard, self._rows))
         self._languages[example.language] += 1
         self._rows += 1
-        if len(self._group) == _ROWS:
-            self._flush()
+        if len(self._batch) == _BATCH_ROWS:
+            self._end_batch()
+        if self._rows % _GROUP_ROWS == 0:
+            self._end_group()
         return example
 
     def commit(self) -> Indexed:
         """Puts the index under its name."""
-        self._flush()
+        self._end_batch()
+        self._end_group()
         self._file.close()
         size, digest = storage.hash_file(self._temporary)
         while not storage.commit(self._temporary, self._path) and not self._stands_there(size, digest):
@@ -153,7 +159,11 @@ class Writer:
         except FileNotFoundError:  # another attempt makes it anew at this moment
             return False
 
-    def _flush(self) -> None:
-        if self._group:
-            self._file.write_table(pa.Table.from_pylist(self._group, schema=self._schema), row_group_size=_ROWS)
+    def _end_batch(self) -> None:
+        self._group.append(pa.RecordBatch.from_pylist(self._batch, schema=self._schema))
+        self._batch = []
+
+    def _end_group(self) -> None:
+        if rows := sum(batch.num_rows for batch in self._group):
+            self._file.write_table(pa.Table.from_batches(self._group), row_group_size=rows)
         self._group = []
