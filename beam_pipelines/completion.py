@@ -3,7 +3,9 @@
 It runs inside the graph, may run twice, and writes the manifest last.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import apache_beam as beam
@@ -51,6 +53,7 @@ def complete_dataset(
     row_kind: features.RowKind,
     expected_shards: int,
     extra_files: tuple[str, ...] = (),
+    said: Mapping[str, str] = MappingProxyType({}),
     **manifest_fields: Any,
 ) -> manifests.Manifest:
     """Writes TFDS metadata and the manifest for committed shards, then removes what attempts left behind.
@@ -58,7 +61,9 @@ def complete_dataset(
     Args:
       row_kind: which features the rows have.
       expected_shards: how many shards the job set out to write.
-      extra_files: further files of the artifact, already in the directory.
+      extra_files: further files of the artifact, already in the directory. Those in the results' facts as `index` were
+        described where they were written.
+      said: what TFDS is to know beside features and shards: homepage, license, citation.
       **manifest_fields: passed on to `manifests.make`.
 
     Raises:
@@ -71,12 +76,12 @@ def complete_dataset(
             "to be written"
         )
     shards = [result.shard for result in ordered]
-    names = features.write_metadata(directory, dataset, row_kind, shards, manifest_fields["version"])
+    names = features.write_metadata(directory, dataset, row_kind, shards, manifest_fields["version"], **said)
     names += [n for n in storage.relative_files(directory) if n.startswith(f"{rejections.DIRECTORY}/")]
     names += extra_files
     made = manifests.make(
         shards=shards,
-        files=manifests.describe_files(directory, names),
+        files=manifests.describe_files(directory, names) + [r.facts["index"] for r in ordered if "index" in r.facts],
         dataset=dataset,
         **manifest_fields,
     )

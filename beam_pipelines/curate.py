@@ -1,24 +1,27 @@
 """`superbatch curate`: what the learner picked becomes a dataset; what it is compared with, two more.
 
     log of picks (of a control: keys of the embeddings' rows) ─ rank, cut at the budget ─► a file of rows for each shard
-    files ─ random access to the corpus ─► shards ─► metadata, manifest
+    files ─ random access to the corpus ─► shards, each with its index ─► card, metadata, manifest
 
 A curated dataset is a corpus again, with `selection/*` features added. With `--control`, two plain corpora of the same
 size are written from the same pool: a uniform sample, and the rows that the reference alone scores best.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
 
-from beam_pipelines import choice, job, progress
+from beam_pipelines import card, choice, croissant, job, progress
 from beam_pipelines.choice import Choice, ChosenRow
 from beam_pipelines.completion import Gather, ShardResult, complete_dataset
 from beam_pipelines.curate_config import CurateConfig
 from beam_pipelines.curate_plan import STAGE, Inputs, Output, list_outputs, read_inputs
+from beam_pipelines.rights import Rights
+from schemas import index as indices
 from schemas import manifest as manifests
 from schemas import records, shards, storage
 from schemas.errors import ConfigError, DataError, IntegrityError
@@ -104,38 +107,61 @@ def choose_shards(output: Output, config: CurateConfig, inputs: Inputs, found: d
 def write_shard(output: Output, inputs: Inputs, index: int) -> ShardResult:
     """Writes one shard of a dataset, or takes up the one that an earlier attempt committed."""
     rows = choice.read_shard(output, index)
-    path = storage.as_path(output.directory) / shards.shard_name(output.dataset, index, output.shards)
+    name = shards.shard_name(output.dataset, index, output.shards)
+    path = storage.as_path(output.directory) / name
     tracked = progress.of(f"{STAGE} {output.label}", output.directory, "shard", output.shards, output.rows)
-    if path.exists():
-        adopted = shards.adopt_shard(path, uids=[row.uid for row in rows])
-        tracked.finish_part(taken_up=adopted.rows)
-        return ShardResult(index, adopted)
-    corpus = shards.open_dataset(inputs.corpus, manifests.read(inputs.corpus, kind="corpus"))
-    written = shards.write_shard(path, _rows(corpus, rows, tracked))
-    tracked.finish_part()
-    log.info("curate: %s shard %d of %d, %d rows", output.label, index + 1, output.shards, len(rows))
-    return ShardResult(index, written.shard)
+    with indices.Writer(output.directory, output.row_kind, name) as indexing:
+        if path.exists():
+            shard = shards.adopt_shard(path, uids=[row.uid for row in rows])
+            for record in shards.read_all(path, shard.rows):
+                indexing.add(records.decode_example(record))
+            tracked.finish_part(taken_up=shard.rows)
+        else:
+            corpus = shards.open_dataset(inputs.corpus, manifests.read(inputs.corpus, kind="corpus"))
+            chosen = (indexing.add(example) for example in _examples(corpus, rows, tracked))
+            shard = shards.write_shard(path, map(records.encode_example, chosen)).shard
+            tracked.finish_part()
+            log.info("curate: %s shard %d of %d, %d rows", output.label, index + 1, output.shards, len(rows))
+        indexed = indexing.commit()
+    return ShardResult(index, shard, facts={"index": indexed.file, "languages": indexed.languages})
 
 
 def complete(output: Output, written: list[ShardResult]) -> manifests.Manifest:
-    """The last step: counts, the list of what was passed over, TFDS metadata, the manifest."""
+    """The last step: counts, the list of what was passed over, the card, TFDS and Croissant metadata, the manifest."""
     done = output.finished()
     if done is not None:  # by another attempt
         return done
     chosen: Choice = choice.read_choice(output)
-    for name, content in choice.alike_files(output, chosen).items():
-        storage.replace(storage.as_path(output.directory) / name, content)
     rejected = {Reason(reason): rows for reason, rows in chosen.rejected.items()}
     counts = manifests.Counts(read=output.rows + sum(rejected.values()), kept=output.rows, rejected=rejected)
+    described = describe(output, written, counts)
+    for name, content in (choice.alike_files(output, chosen) | described).items():
+        storage.replace(storage.as_path(output.directory) / name, content)
     return complete_dataset(
         output.directory, output.dataset, written,
-        row_kind=output.row_kind, expected_shards=output.shards,
+        row_kind=output.row_kind, expected_shards=output.shards, extra_files=tuple(described),
         kind="corpus", name=output.name, version=output.version, config=output.config, parents=output.parents,
-        counts=counts,
+        counts=counts, said=Rights.of(output.config).for_tfds(),
     )  # fmt: skip
 
 
-def _rows(corpus: shards.DatasetReader, rows: list[ChosenRow], tracked: progress.Progress) -> Iterator[bytes]:
+def describe(output: Output, written: list[ShardResult], counts: manifests.Counts) -> dict[str, bytes]:
+    """The files that tell people and programs what a dataset is, by their names."""
+    languages: Counter[str] = Counter()
+    for result in written:
+        languages.update(result.facts["languages"])
+    described = croissant.render(
+        name=output.name, version=output.version, description=card.description(output),
+        rights=Rights.of(output.config), dataset=output.dataset, kind=output.row_kind,
+        shards=[result.shard for result in sorted(written, key=lambda result: result.index)],
+        languages=card.by_rows(languages),
+    )  # fmt: skip
+    return {card.FILE_NAME: card.render(output, counts, languages), croissant.FILE_NAME: described}
+
+
+def _examples(
+    corpus: shards.DatasetReader, rows: list[ChosenRow], tracked: progress.Progress
+) -> Iterator[records.Example]:
     for first in range(0, len(rows), _READ_ROWS):
         piece = rows[first : first + _READ_ROWS]
         for chosen, record in zip(piece, corpus.read([row.row for row in piece]), strict=True):
@@ -145,7 +171,7 @@ def _rows(corpus: shards.DatasetReader, rows: list[ChosenRow], tracked: progress
                     f"row {chosen.row} of {corpus.directory} is {example.uid}, and the selections call it "
                     f"{chosen.uid}: they belong to different corpora"
                 )
-            yield records.encode_example(replace(example, selection=chosen.selection))
+            yield replace(example, selection=chosen.selection)
         if line := tracked.count(len(piece)):
             log.info("%s", line)
 

@@ -1,11 +1,12 @@
 """The settings of `superbatch curate`, and what its control samples record of them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from beam_pipelines import policies, similar
 from beam_pipelines.quotas import QuotaBy, Shares, check_quotas
+from beam_pipelines.rights import Rights
 from schemas import manifest as manifests
 from schemas.errors import ConfigError
 from schemas.job_config import content
@@ -52,6 +53,14 @@ class CurateConfig:
     """number of shards"""
     seed: int = content(0)
     """key of the shuffle and of the uniform control"""
+    license: str | None = None
+    """licence of the datasets, for their cards: an SPDX identifier such as CC-BY-4.0, a name or an address"""
+    homepage: str | None = None
+    """address of a page about the datasets, for their cards"""
+    attribution: str | None = None
+    """whom to credit and how, for their cards"""
+    published: str | None = None
+    """date of publication, for their cards: YYYY-MM-DD"""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.budget) and self.budget > 0) or (self.budget >= 1 and self.budget % 1):
@@ -69,6 +78,7 @@ class CurateConfig:
             similar.check_library()
         manifests.check_version(self.version)
         manifests.check_dataset_name("name", self.name)
+        Rights.of(self)
 
     @property
     def looks_for_alike(self) -> bool:
@@ -85,6 +95,7 @@ class CurateConfig:
             name=f"{self.name}_{control}", control=control, rows=rows, shards=self.shards, seed=self.seed,
             contaminated_similarity=self.contaminated_similarity, near_duplicates=self.near_duplicates,
             quota_by=self.quota_by, quotas=self.quotas,
+            **asdict(Rights.of(self)),
         )  # fmt: skip
 
 
@@ -101,3 +112,7 @@ class ControlConfig:
     near_duplicates: float | None = content()
     quota_by: QuotaBy | None = content()
     quotas: dict[str, float] = content()
+    license: str | None = None
+    homepage: str | None = None
+    attribution: str | None = None
+    published: str | None = None

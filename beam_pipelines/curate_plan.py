@@ -4,10 +4,11 @@ Enters: the job's settings. Leaves: its `Inputs`, checked against each other, an
 and for each control. Both go to every worker, so they hold paths and not the manifests, which name every shard.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from beam_pipelines import job
 from beam_pipelines.curate_config import Control, ControlConfig, CurateConfig
+from beam_pipelines.rights import Rights
 from schemas import features, job_config, selections, storage
 from schemas import manifest as manifests
 from schemas.errors import ConfigError, DataError, IntegrityError
@@ -71,7 +72,7 @@ class Output:
 
     @property
     def _identity(self) -> list[str]:
-        return ["name", *job_config.content_fields(self.config)]
+        return ["name", *job_config.content_fields(self.config), *(field.name for field in fields(Rights))]
 
 
 def read_inputs(config: CurateConfig) -> Inputs:

@@ -51,8 +51,12 @@ def declare(kind: RowKind) -> Any:
     return tfds.features.FeaturesDict(features)
 
 
-def write_metadata(directory: str, dataset: DatasetInfo, kind: RowKind, shards: list[Shard], version: str) -> list[str]:
+def write_metadata(
+    directory: str, dataset: DatasetInfo, kind: RowKind, shards: list[Shard], version: str, **said: str
+) -> list[str]:
     """Writes TFDS's own metadata for committed shards; returns the names of the files it wrote.
+
+    `said` is what is known of the dataset beside that, in `tfds.core.DatasetInfo`'s words: homepage, license, citation.
 
     TFDS writes in place, and another attempt of the same job may be hashing these very files: they are made elsewhere,
     beside empty files with the shards' names, which TFDS looks at, and take their places whole.
@@ -62,14 +66,20 @@ def write_metadata(directory: str, dataset: DatasetInfo, kind: RowKind, shards: 
     with tempfile.TemporaryDirectory(prefix="superbatch-") as made:
         for shard in shards:
             Path(made, shard.name).touch()
-        _write_metadata(tfds, Path(made), dataset, kind, shards, version)
+        _write_metadata(tfds, Path(made), dataset, kind, shards, version, said)
         for name in FILES:
             storage.replace(storage.as_path(directory) / name, Path(made, name).read_bytes())
     return list(FILES)
 
 
 def _write_metadata(
-    tfds: Any, folder: Path, dataset: DatasetInfo, kind: RowKind, shards: list[Shard], version: str
+    tfds: Any,
+    folder: Path,
+    dataset: DatasetInfo,
+    kind: RowKind,
+    shards: list[Shard],
+    version: str,
+    said: dict[str, str],
 ) -> None:
     split = tfds.core.SplitInfo(
         name=dataset.split,
@@ -88,7 +98,6 @@ def _write_metadata(
         features=declare(kind),
         split_infos=[split],
         description=_DESCRIPTIONS[kind],
-        homepage=_HOMEPAGE,
-        citation="",
         check_data=False,
+        **{"homepage": _HOMEPAGE, "citation": "", **said},
     )
