@@ -69,22 +69,32 @@ def complete_dataset(
     Raises:
       IntegrityError: a shard's result is missing or comes twice.
     """
-    ordered = sorted(written, key=lambda result: result.index)
-    if [result.index for result in ordered] != list(range(expected_shards)):
-        raise IntegrityError(
-            f"{directory}: results of shards {[r.index for r in ordered]} came in, and 0 … {expected_shards - 1} were "
-            "to be written"
-        )
-    shards = [result.shard for result in ordered]
+    shards = in_order(directory, written, expected_shards)
     names = features.write_metadata(directory, dataset, row_kind, shards, manifest_fields["version"], **said)
     names += [n for n in storage.relative_files(directory) if n.startswith(f"{rejections.DIRECTORY}/")]
     names += extra_files
-    made = manifests.make(
-        shards=shards,
-        files=manifests.describe_files(directory, names) + [r.facts["index"] for r in ordered if "index" in r.facts],
-        dataset=dataset,
-        **manifest_fields,
-    )
-    manifest = manifests.write(directory, made)
+    files = manifests.describe_files(directory, names)
+    files += [r.facts["index"] for r in sorted(written, key=lambda result: result.index) if "index" in r.facts]
+    return commit(directory, shards=shards, files=files, dataset=dataset, **manifest_fields)
+
+
+def in_order(directory: str, written: list[ShardResult], expected: int) -> list[manifests.Shard]:
+    """Returns the shards that were written, in their order.
+
+    Raises:
+      IntegrityError: a shard's result is missing or comes twice.
+    """
+    ordered = sorted(written, key=lambda result: result.index)
+    if [result.index for result in ordered] != list(range(expected)):
+        raise IntegrityError(
+            f"{directory}: results of shards {[r.index for r in ordered]} came in, and 0 … {expected - 1} were "
+            "to be written"
+        )
+    return [result.shard for result in ordered]
+
+
+def commit(directory: str, **manifest_fields: Any) -> manifests.Manifest:
+    """Writes the manifest, then removes what attempts left behind."""
+    manifest = manifests.write(directory, manifests.make(**manifest_fields))
     job.clean_up(directory)
     return manifest

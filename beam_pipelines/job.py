@@ -34,15 +34,18 @@ _ERRORS = {e.__name__: e for e in (errors.ConfigError, errors.DataError, errors.
 
 
 def command(name: str, module: Any, arguments: list[str]) -> int:
-    """Runs a job's module from the command line: its `Config` takes the flags, and Beam those it does not know."""
+    """Runs a job's module from the command line: its `Config` takes the flags, and Beam those it does not know.
+
+    What the job made is told in one line: an artifact's counts, or whatever else it returns as it describes itself.
+    """
     config, beam_flags = tyro.cli(
         module.Config, prog=name, args=arguments, use_underscores=True, return_unknown_args=True
     )
-    manifest = module.run(config, list(beam_flags))
-    if manifest is None:
+    made = module.run(config, list(beam_flags))
+    if made is None:
         print(f"{name}: submitted; the job goes on without this command, and {config.output} is complete when it ends")
     else:
-        print(summary(config.output, manifest))
+        print(summary(config.output, made) if isinstance(made, manifests.Manifest) else made)
     return 0
 
 

@@ -167,7 +167,7 @@ def _check_file(path: str, manifest: manifests.Manifest, file: manifests.File, d
 
 
 def _check_counts(manifest: manifests.Manifest) -> Iterator[str]:
-    if manifest.kind == "corpus" and manifest.counts.kept != manifest.rows:
+    if manifest.kind in ("corpus", "export") and manifest.counts.kept != manifest.rows:
         yield f"{manifests.FILE_NAME}: counts say {manifest.counts.kept} rows were kept, shards have {manifest.rows}"
     if manifest.kind == "embeddings" and manifest.counts.read != manifest.rows:
         yield f"{manifests.FILE_NAME}: counts say {manifest.counts.read} rows were read, shards have {manifest.rows}"

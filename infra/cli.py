@@ -92,14 +92,7 @@ def _evaluate(arguments: list[str]) -> int:
 
 
 def _export(arguments: list[str]) -> int:
-    from beam_pipelines import export
-
-    exported = export.run(_parse("export", export.ExportConfig, arguments))
-    print(
-        f"exported {exported.checkpoint}: {exported.parameters} parameters, sha256 {exported.sha256[:12]}; "
-        f"read it back with {exported.flags()}"
-    )
-    return 0
+    return _beam_job("export", arguments)
 
 
 def _verify(arguments: list[str]) -> int:
@@ -158,7 +151,10 @@ _JOBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "distill": (_distill, "corpus + embeddings → selections and a learner: JEST training"),
     "curate": (_curate, "selections → curated dataset, and controls of the same size (Beam)"),
     "evaluate": (_evaluate, "retrieval, zero-shot and few-shot accuracy of a model on held-out corpora"),
-    "export": (_export, "model → what other programs read: a big_vision checkpoint"),
+    "export": (
+        _export,
+        "dataset or model → what other programs read: TFRecord, WebDataset, Parquet, uids (Beam); big_vision",
+    ),
     "verify": (_verify, "reopens an artifact: rows, hashes, uids, alignment, parents"),
     "lineage": (_lineage, "the tree of an artifact's parents, over rounds"),
     "round": (_round, "whole rounds on this machine, from a TOML file; resumes where it stopped"),

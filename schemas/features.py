@@ -1,9 +1,10 @@
 """What TFDS needs to know so that anyone can read our rows with no code of ours.
 
 Enters: a directory of committed shards. Leaves: `features.json` and `dataset_info.json` beside them, after which
-`tfds.builder_from_directory(DIR).as_data_source(split)` reads it.
+`tfds.builder_from_directory(DIR).as_data_source(split)` reads it (`as_dataset` where the shards are TFRecord files).
 """
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from schemas import storage
+from schemas.errors import IntegrityError
 from schemas.manifest import DatasetInfo, Shard
 
 RowKind = Literal["corpus", "curated", "weighted", "embeddings"]
@@ -51,8 +53,34 @@ def declare(kind: RowKind) -> Any:
     return tfds.features.FeaturesDict(features)
 
 
+def row_kind(directory: str) -> RowKind:
+    """Says which rows a corpus has, plain or curated ones, by its `features.json`.
+
+    Raises:
+      IntegrityError: it is missing, or describes other features.
+    """
+    path = storage.as_path(directory) / FILES[1]
+    try:
+        found = set(json.loads(storage.read_bytes(path))["featuresDict"]["features"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(
+            f"{path} is missing or damaged ({error!r}): `superbatch verify` says what else is"
+        ) from None
+    kinds: tuple[RowKind, ...] = ("corpus", "curated", "weighted")
+    for kind in kinds:
+        if found == set(declare(kind)):
+            return kind
+    raise IntegrityError(f"{path} describes other features than a corpus has: {', '.join(sorted(found))}")
+
+
 def write_metadata(
-    directory: str, dataset: DatasetInfo, kind: RowKind, shards: list[Shard], version: str, **said: str
+    directory: str,
+    dataset: DatasetInfo,
+    kind: RowKind,
+    shards: list[Shard],
+    version: str,
+    suffix: str = "array_record",
+    **said: str,
 ) -> list[str]:
     """Writes TFDS's own metadata for committed shards; returns the names of the files it wrote.
 
@@ -60,13 +88,16 @@ def write_metadata(
 
     TFDS writes in place, and another attempt of the same job may be hashing these very files: they are made elsewhere,
     beside empty files with the shards' names, which TFDS looks at, and take their places whole.
+
+    Args:
+      suffix: the kind of file that the shards are, `array_record` or `tfrecord`.
     """
     import tensorflow_datasets as tfds
 
     with tempfile.TemporaryDirectory(prefix="superbatch-") as made:
         for shard in shards:
             Path(made, shard.name).touch()
-        _write_metadata(tfds, Path(made), dataset, kind, shards, version, said)
+        _write_metadata(tfds, Path(made), dataset, kind, shards, version, suffix, said)
         for name in FILES:
             storage.replace(storage.as_path(directory) / name, Path(made, name).read_bytes())
     return list(FILES)
@@ -79,6 +110,7 @@ def _write_metadata(
     kind: RowKind,
     shards: list[Shard],
     version: str,
+    suffix: str,
     said: dict[str, str],
 ) -> None:
     split = tfds.core.SplitInfo(
@@ -89,7 +121,7 @@ def _write_metadata(
             data_dir=folder,
             dataset_name=dataset.name,
             split=dataset.split,
-            filetype_suffix="array_record",
+            filetype_suffix=suffix,
         ),
     )
     tfds.folder_dataset.write_metadata(

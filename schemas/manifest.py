@@ -26,7 +26,7 @@ from schemas.rejections import Reason
 
 SCHEMA_VERSION = 1
 FILE_NAME = "manifest.json"
-Kind = Literal["corpus", "model", "embeddings", "selections"]
+Kind = Literal["corpus", "model", "embeddings", "selections", "export"]
 _RECORDED_LIBRARIES = (
     "superbatch", "apache-beam", "array-record", "flax", "jax", "numpy", "pillow", "pyarrow", "sentencepiece"
 )  # fmt: skip

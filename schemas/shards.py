@@ -30,9 +30,9 @@ _READ_BUFFER = 1 << 15
 _REMOTE_READAHEAD = 1 << 23
 
 
-def shard_name(dataset: manifests.DatasetInfo, index: int, count: int) -> str:
-    """Returns a shard's file name in TFDS's convention, from 0."""
-    return f"{dataset.name}-{dataset.split}.array_record-{index:05d}-of-{count:05d}"
+def shard_name(dataset: manifests.DatasetInfo, index: int, count: int, suffix: str = "array_record") -> str:
+    """Returns a shard's file name in TFDS's convention, from 0; the suffix names the kind of file."""
+    return f"{dataset.name}-{dataset.split}.{suffix}-{index:05d}-of-{count:05d}"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.runners.dataflow.internal import apiclient
 
-from beam_pipelines import curate, curate_plan, embed, ingest, job, sources
+from beam_pipelines import curate, curate_plan, embed, export, ingest, job, sources
 from beam_pipelines.curate_config import CurateConfig
 from schemas import manifest as manifests
 
@@ -52,15 +52,18 @@ def builders(miniature: str) -> dict[str, tuple[Any, Callable[[beam.Pipeline], N
         corpus=f"{BUCKET}/pool", corpus_rows=corpus.rows, corpus_shards=1, selections=f"{BUCKET}/distill/selections",
         block_size=2, embedding_shards=1, parents={"corpus": parent},
     )  # fmt: skip
+    export_config = export.ExportConfig(format="tfrecord", dataset=f"{miniature}/curated", output=f"{BUCKET}/exported")
+    planned, shards = export.plan(export_config, "tfrecord")
     return {
         "ingest": (ingest_config, lambda pipeline: ingest.build(pipeline, ingest_config, tasks)),
         "embed": (embed_config, lambda pipeline: embed.build(pipeline, embed_config, corpus, [parent])),
         "curate": (curate_config, lambda pipeline: curate.build(pipeline, curate_config, inputs, [output, control])),
+        "export": (export_config, lambda pipeline: export.build(pipeline, planned, shards)),
     }
 
 
 def main(miniature: str, out: str) -> None:
-    """Builds all three."""
+    """Builds them all."""
     for name, (config, build) in builders(miniature).items():
         folder = Path(out) / name
         folder.mkdir(parents=True)

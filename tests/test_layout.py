@@ -36,8 +36,12 @@ def test_imports_point_one_way(package):
 
 
 @pytest.mark.parametrize(
-    "module", ["beam_pipelines.ingest", "beam_pipelines.embed", "beam_pipelines.curate", "trainer.loop", "infra.cli"]
-)
+    "module",
+    [
+        "beam_pipelines.ingest", "beam_pipelines.embed", "beam_pipelines.curate", "beam_pipelines.export",
+        "trainer.loop", "infra.cli",
+    ],
+)  # fmt: skip
 def test_tensorflow_stays_out(module):
     program = f"import sys, {module}; sys.exit(bool({{'tensorflow', 'mlcroissant'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", program], cwd=ROOT, check=False).returncode == 0

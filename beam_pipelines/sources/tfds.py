@@ -8,13 +8,11 @@ taken as they are encoded: nothing is decoded here, and TensorFlow is not import
 
 import functools
 import re
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import google_crc32c
-
+from beam_pipelines import tfrecord
 from beam_pipelines.sources import MAX_BYTES, Fields, RawPair, Task, expand_captions
 from beam_pipelines.sources.reading import open_file
 from schemas import records, shards, storage
@@ -220,30 +218,5 @@ def _array_record(path: str, rows: int) -> Iterator[tuple[int, bytes | str]]:
 
 
 def _tf_record(path: str, rows: int) -> Iterator[tuple[int, bytes | str]]:
-    """Yields (row, record, or what is wrong with it) of a TFRecord file.
-
-    A record is its length (8 bytes), that length's masked CRC-32C (4), the content and its masked CRC-32C (4); see
-    https://www.tensorflow.org/tutorials/load_data/tfrecord. Behind a wrong length nothing can be found again.
-    """
     with open_file(path) as file:
-        for row in range(rows):
-            header = file.read(12)
-            if len(header) < 12 or struct.unpack("<I", header[8:])[0] != _masked_crc(header[:8]):
-                yield row, f"rows {row} to {rows - 1}: the file ends or is damaged at byte {file.tell() - len(header)}"
-                return
-            [length] = struct.unpack("<Q", header[:8])
-            if length > MAX_BYTES:
-                file.seek(length + 4, 1)
-                yield row, f"{length} bytes, {MAX_BYTES} allowed"
-                continue
-            content = file.read(length + 4)
-            if len(content) < length + 4:
-                yield row, f"rows {row} to {rows - 1}: the file ends within the record"
-                return
-            intact = struct.unpack("<I", content[length:])[0] == _masked_crc(content[:length])
-            yield row, content[:length] if intact else "the record does not match its checksum"
-
-
-def _masked_crc(content: bytes) -> int:
-    crc = google_crc32c.value(content)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+        yield from tfrecord.read(file, rows, MAX_BYTES)

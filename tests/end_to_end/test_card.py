@@ -82,7 +82,7 @@ def test_the_index_is_the_rows(request, made_by, name, kind):
         known = {name: value for name, value in example.__dict__.items() if name not in ("image", "selection")}
         if example.selection is not None:
             known |= {f"selection_{name}": v for name, v in example.selection.__dict__.items() if v is not None}
-        assert row == {**known, "shard": shard, "row": place}
+        assert row == {**known, "shard": shard, "row_in_shard": place}
     assert ("selection_weight" in indexed[0]) == (kind == "weighted")
 
 

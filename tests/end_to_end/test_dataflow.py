@@ -9,7 +9,7 @@ from apache_beam.portability.api import beam_runner_api_pb2
 
 from tests import commands, dataflow
 
-JOBS = ("ingest", "embed", "curate")
+JOBS = ("ingest", "embed", "curate", "export")
 STEPS = {
     "ingest": [
         "List source tasks", "Spread tasks", "Read and normalise", "List keys", "Key by uid", "Group by uid",
@@ -27,6 +27,9 @@ STEPS = {
         "Choose uniform control rows", "Spread uniform control shards", "Write uniform control shards",
         "Gather uniform control results", "Write uniform control metadata and manifest",
         "All complete",
+    ],
+    "export": [
+        "List dataset shards", "Spread shards", "Export shards", "Gather results", "Write metadata and manifest",
     ],
 }  # fmt: skip
 # What a portable runner has to know, and nothing else.
