@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from schemas.rejections import printable
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~&$:@])")
+_PIPE = re.compile(r"(?<!\\)\|")
 
 
 def text(value: str) -> str:
@@ -17,8 +18,8 @@ def text(value: str) -> str:
 
 
 def code(value: str) -> str:
-    """Text in a code span, in a table's cell too: fenced by more backticks than it holds itself."""
-    value = printable(value).replace("|", "\\|")
+    """Text in a code span: fenced by more backticks than it holds itself."""
+    value = printable(value)
     fence = "`" * (max(map(len, re.findall("`+", value)), default=0) + 1)
     padding = " " if value.startswith("`") or value.endswith("`") or not value.strip() else ""
     return f"{fence}{padding}{value}{padding}{fence}"
@@ -32,4 +33,9 @@ def link(address: str) -> str:
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of cells that are Markdown already."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n".join(f"| {' | '.join(_escape_pipes(cell) for cell in cells)} |" for cells in lines)
+
+
+def _escape_pipes(cell: str) -> str:
+    """A pipe ends a cell, in a code span too, unless a backslash stands before it."""
+    return _PIPE.sub(r"\\|", cell)

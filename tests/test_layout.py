@@ -53,6 +53,6 @@ def test_decoding_needs_no_jax():
 
 
 def test_every_module_says_what_it_is():
-    for package in (*MAY_IMPORT, "benchmarks"):
+    for package in (*MAY_IMPORT, "benchmarks", "examples"):
         for path in (ROOT / package).rglob("*.py"):
             assert path.name == "__init__.py" or ast.get_docstring(ast.parse(path.read_text())), path
