@@ -9,6 +9,7 @@ import logging
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -55,7 +56,7 @@ COLUMNS = (
     Column("width", pa.int32(), "of the image as stored, in pixels"),
     Column("height", pa.int32(), "of the image as stored, in pixels"),
     Column("shard", pa.string(), "the ArrayRecord file that holds the row", places=True),
-    Column("row", pa.int64(), "the row's place in that file, from 0", places=True),
+    Column("row_in_shard", pa.int64(), "the row's place in that file, from 0", places=True),
     Column("selection_visits", pa.int64(), "how often the learner picked the row", _PICKED),
     Column("selection_first_step", pa.int64(), "the first step that picked it", _PICKED),
     Column("selection_last_step", pa.int64(), "the last step that picked it", _PICKED),
@@ -79,7 +80,7 @@ def schema(kind: RowKind) -> pa.Schema:
 
 def as_row(example: records.Example, kind: RowKind, shard: str, row: int) -> dict[str, Any]:
     """One row of the index: of an example that is row `row` of the file `shard`."""
-    place = {"shard": shard, "row": row}
+    place = {"shard": shard, "row_in_shard": row}
     return {c.name: place[c.name] if c.places else _value(example, c.name) for c in columns(kind)}
 
 
@@ -107,8 +108,48 @@ class Indexed:
     languages: dict[str, int]
 
 
+class Table:
+    """A Parquet file that grows row by row, with a row group in memory at a time. Equal rows give equal bytes."""
+
+    def __init__(self, path: Path, columns: pa.Schema):
+        self._schema = columns
+        self._file = pq.ParquetWriter(path, columns, compression="zstd")
+        self._batch: list[dict[str, Any]] = []
+        self._group: list[pa.RecordBatch] = []
+
+    def __enter__(self) -> "Table":
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._file.close()
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Adds a row: its values by column."""
+        self._batch.append(row)
+        if len(self._batch) == _BATCH_ROWS:
+            self._end_batch()
+        if len(self._group) * _BATCH_ROWS == _GROUP_ROWS:
+            self._end_group()
+
+    def close(self) -> None:
+        """Writes what is left."""
+        if self._batch:
+            self._end_batch()
+        if self._group:
+            self._end_group()
+        self._file.close()
+
+    def _end_batch(self) -> None:
+        self._group.append(pa.RecordBatch.from_pylist(self._batch, schema=self._schema))
+        self._batch = []
+
+    def _end_group(self) -> None:
+        self._file.write_table(pa.Table.from_batches(self._group), row_group_size=_GROUP_ROWS)
+        self._group = []
+
+
 class Writer:
-    """Writes the index of one shard, a row group in memory at a time.
+    """Writes the index of one shard.
 
     The file's bytes follow from the rows alone, so one that is there already is either the same or damaged.
     """
@@ -116,16 +157,14 @@ class Writer:
     def __init__(self, directory: str, kind: RowKind, shard: str):
         self._path = storage.as_path(directory) / file_name(shard)
         self._kind: RowKind = kind
-        self._shard, self._schema = shard, schema(kind)
-        self._batch: list[dict[str, Any]] = []
-        self._group: list[pa.RecordBatch] = []
+        self._shard = shard
         self._languages: Counter[str] = Counter()
         self._rows = 0
         self._stack = ExitStack()
 
     def __enter__(self) -> "Writer":
         self._temporary = self._stack.enter_context(storage.temporary_file(self._path))
-        self._file = self._stack.enter_context(pq.ParquetWriter(self._temporary, self._schema, compression="zstd"))
+        self._table = self._stack.enter_context(Table(self._temporary, schema(self._kind)))
         return self
 
     def __exit__(self, *raised: Any) -> None:
@@ -133,20 +172,14 @@ class Writer:
 
     def add(self, example: records.Example) -> records.Example:
         """Adds the shard's next row; returns it."""
-        self._batch.append(as_row(example, self._kind, self._shard, self._rows))
+        self._table.add(as_row(example, self._kind, self._shard, self._rows))
         self._languages[example.language] += 1
         self._rows += 1
-        if len(self._batch) == _BATCH_ROWS:
-            self._end_batch()
-        if self._rows % _GROUP_ROWS == 0:
-            self._end_group()
         return example
 
     def commit(self) -> Indexed:
         """Puts the index under its name."""
-        self._end_batch()
-        self._end_group()
-        self._file.close()
+        self._table.close()
         size, digest = storage.hash_file(self._temporary)
         while not storage.commit(self._temporary, self._path) and not self._stands_there(size, digest):
             log.warning("%s is damaged and is made anew", self._path)
@@ -158,12 +191,3 @@ class Writer:
             return storage.hash_file(self._path) == (size, digest)
         except FileNotFoundError:  # another attempt makes it anew at this moment
             return False
-
-    def _end_batch(self) -> None:
-        self._group.append(pa.RecordBatch.from_pylist(self._batch, schema=self._schema))
-        self._batch = []
-
-    def _end_group(self) -> None:
-        if rows := sum(batch.num_rows for batch in self._group):
-            self._file.write_table(pa.Table.from_batches(self._group), row_group_size=rows)
-        self._group = []

@@ -88,7 +88,6 @@ def examples(dataset: Dataset, task: Task, rows: Iterable[bytes]) -> Iterator[re
     Raises:
       IntegrityError: naming the row that is no example of this dataset.
     """
-    curated = dataset.row_kind == "curated"
     for row, record in enumerate(rows):
         try:
             example = records.decode_example(record)
@@ -96,10 +95,17 @@ def examples(dataset: Dataset, task: Task, rows: Iterable[bytes]) -> Iterator[re
             raise IntegrityError(f"{task} row {row}: {error}") from None
         if not _UID.fullmatch(example.uid):
             raise IntegrityError(f"{task} row {row}: uid is {example.uid!r}; it must be {UID_HEX_DIGITS} hex digits")
-        if curated != (example.selection is not None):
-            has = "no selection fields" if curated else "selection fields"
-            raise IntegrityError(f"{task} row {row} has {has}, and features.json says otherwise")
+        if (kind := _kind(example)) != dataset.row_kind:
+            raise IntegrityError(
+                f"{task} row {row} has the features of a {kind} row, and features.json those of {dataset.row_kind} rows"
+            )
         yield example
+
+
+def _kind(example: records.Example) -> features.RowKind:
+    if example.selection is None:
+        return "corpus"
+    return "curated" if example.selection.weight is None else "weighted"
 
 
 def metadata(example: records.Example) -> dict[str, Any]:

@@ -49,8 +49,8 @@ def test_a_uid_that_is_none_becomes_no_file_name(tmp_path, kind, uid):
 @pytest.mark.parametrize(
     ("kind", "row", "words"),
     [
-        ("corpus", record(selection=True), "has selection fields, and features.json says otherwise"),
-        ("curated", record(), "has no selection fields, and features.json says otherwise"),
+        ("corpus", record(selection=True), "has the features of a curated row, and features.json those of corpus rows"),
+        ("curated", record(), "has the features of a corpus row, and features.json those of curated rows"),
         ("corpus", b"\xff", "d-train-0 row 0: record is not a tf.train.Example"),
     ],
 )

@@ -86,7 +86,8 @@ def examples(dataset: Path) -> list[records.Example]:
 def metadata(example: records.Example) -> dict[str, object]:
     names = ("uid", "image_id", "language", "url", "source", "width", "height")
     selection = vars(example.selection).items() if example.selection else ()
-    return {name: getattr(example, name) for name in names} | {f"selection_{name}": value for name, value in selection}
+    known = {f"selection_{name}": value for name, value in selection if value is not None}
+    return {name: getattr(example, name) for name in names} | known
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

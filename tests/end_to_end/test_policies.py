@@ -119,6 +119,9 @@ def test_models_learn_from_weights_and_only_where_there_are_some(miniature, tmp_
     weights = [row.selection.weight for row in rows_of(tmp_path / "curated")]
     assert np.mean(weights) == pytest.approx(1)
     assert np.std(weights) > 0.05
+    assert cli.main(["export", f"--dataset={tmp_path}/curated", "--format=parquet", f"--output={tmp_path}/t"]) == 0
+    exported = pd.concat(map(pd.read_parquet, sorted((tmp_path / "t").glob("*.parquet"))))
+    assert exported["selection_weight"].tolist() == weights
     train = ["train", f"--workdir={tmp_path}/model", "--steps=3", "--batch_size=8", "--block_size=4", "--resolution=32"]
     train += ["--warmup_steps=1", f"--tokenizer={miniature}/embeddings/tokenizer.model", "--log_every=1", "--weighted"]
     assert cli.main([*train, f"--corpus={miniature}/curated"]) == 1
