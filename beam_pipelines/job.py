@@ -38,11 +38,11 @@ def command(name: str, module: Any, arguments: list[str]) -> int:
     config, beam_flags = tyro.cli(
         module.Config, prog=name, args=arguments, use_underscores=True, return_unknown_args=True
     )
-    manifest = module.run(config, list(beam_flags))
-    if manifest is None:
+    made = module.run(config, list(beam_flags))
+    if made is None:
         print(f"{name}: submitted; the job goes on without this command, and {config.output} is complete when it ends")
     else:
-        print(summary(config.output, manifest))
+        print(summary(config.output, made) if isinstance(made, manifests.Manifest) else made)
     return 0
 
 

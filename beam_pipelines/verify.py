@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tyro
 
+from schemas import claim as claims
 from schemas import manifest as manifests
 from schemas import records, selections, shards, storage
 from schemas.errors import SuperbatchError
@@ -82,6 +83,9 @@ def verify(path: str) -> Verified:
 def _check_files(path: str, manifest: manifests.Manifest) -> Iterator[str]:
     """Compares the directory's files with the manifest's: missing, extra, another size, another hash."""
     present = set(storage.relative_files(path)) - {manifests.FILE_NAME}
+    if claims.FILE_NAME in present:
+        present -= {claims.FILE_NAME}
+        yield from _check_claim(path, manifest)
     if manifest.kind == "model":
         # A distill workdir holds another artifact, verified on its own.
         inside = {name for name in present if name.startswith(f"{selections.DIRECTORY}/")}
@@ -101,6 +105,19 @@ def _check_files(path: str, manifest: manifests.Manifest) -> Iterator[str]:
             yield f"{file.name}: sha256 {digest}, recorded {file.sha256}"
     for name in sorted(present - {file.name for file in recorded}):
         yield f"{name}: not in the manifest"
+
+
+def _check_claim(path: str, manifest: manifests.Manifest) -> Iterator[str]:
+    """Compares the claim of a published version with its manifest."""
+    try:
+        held = claims.read_claim(path)
+    except SuperbatchError as error:
+        yield f"{claims.FILE_NAME}: {error}"
+        return
+    for field in ("fingerprint", "name", "version"):
+        theirs, ours = getattr(held, field), getattr(manifest, field)
+        if theirs != ours:
+            yield f"{claims.FILE_NAME}: claims {field} {theirs}, and the manifest has {ours}"
 
 
 def _check_counts(manifest: manifests.Manifest) -> Iterator[str]:

@@ -78,6 +78,10 @@ def _curate(arguments: list[str]) -> int:
     return _beam_job("curate", arguments)
 
 
+def _publish(arguments: list[str]) -> int:
+    return _beam_job("publish", arguments)
+
+
 def _evaluate(arguments: list[str]) -> int:
     from trainer import evaluate
 
@@ -163,6 +167,10 @@ _JOBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "curate": (_curate, "selections → curated dataset, and controls of the same size (Beam)"),
     "evaluate": (_evaluate, "retrieval, zero-shot and few-shot accuracy of a model on held-out corpora"),
     "export": (_export, "model → what other programs read: a big_vision checkpoint"),
+    "publish": (
+        _publish,
+        "dataset → an immutable version in a bucket or a folder, manifest last; moves aliases (Beam)",
+    ),
     "verify": (_verify, "reopens an artifact: rows, hashes, uids, alignment, parents"),
     "lineage": (_lineage, "the tree of an artifact's parents, over rounds"),
     "round": (_round, "whole rounds on this machine, from a TOML file; resumes where it stopped"),
