@@ -117,13 +117,13 @@ def is_complete(publication: Publication) -> bool:
       ConfigError: it is another publisher's.
       IntegrityError: what is there is neither theirs nor ours.
     """
-    held = publication.store.read(claim.FILE_NAME)
+    made = manifests.exists(publication.directory)
+    held = publication.store.read(claim.FILE_NAME)  # later: who has written a manifest meanwhile has a claim
     if held is not None:
         _refuse_other(publication, held.content)
-    if not manifests.exists(publication.directory):
-        return False
-    read_published(publication)
-    return held is not None  # without a claim nobody has compared the files yet
+    if made:
+        read_published(publication)
+    return made and held is not None  # without a claim nobody has compared the files yet
 
 
 def read_published(publication: Publication) -> manifests.Manifest:

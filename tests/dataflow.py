@@ -15,7 +15,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.runners.dataflow.internal import apiclient
 
-from beam_pipelines import curate, curate_plan, embed, ingest, job, sources
+from beam_pipelines import curate, curate_plan, embed, ingest, job, publication, publish, sources
 from beam_pipelines.curate_config import CurateConfig
 from schemas import manifest as manifests
 
@@ -52,15 +52,21 @@ def builders(miniature: str) -> dict[str, tuple[Any, Callable[[beam.Pipeline], N
         corpus=f"{BUCKET}/pool", corpus_rows=corpus.rows, selections=f"{BUCKET}/distill/selections", block_size=2,
         embedding_shards=1, parents={"corpus": parent},
     )  # fmt: skip
+    publish_config = publish.PublishConfig(dataset=f"{BUCKET}/pool", destination=f"{BUCKET}/data", alias="latest")
+    version = publication.Publication(
+        source=f"{BUCKET}/pool", destination=f"{BUCKET}/data", name="pool", version="1.0.0",
+        fingerprint=corpus.fingerprint, manifest_sha256="0" * 64, publisher="us",
+    )  # fmt: skip
     return {
         "ingest": (ingest_config, lambda pipeline: ingest.build(pipeline, ingest_config, tasks)),
         "embed": (embed_config, lambda pipeline: embed.build(pipeline, embed_config, corpus, [parent])),
         "curate": (curate_config, lambda pipeline: curate.build(pipeline, curate_config, inputs, [output, control])),
+        "publish": (publish_config, lambda pipeline: publish.build(pipeline, version, publish_config.alias)),
     }
 
 
 def main(miniature: str, out: str) -> None:
-    """Builds all three."""
+    """Builds them all."""
     for name, (config, build) in builders(miniature).items():
         folder = Path(out) / name
         folder.mkdir(parents=True)

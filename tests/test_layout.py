@@ -36,7 +36,15 @@ def test_imports_point_one_way(package):
 
 
 @pytest.mark.parametrize(
-    "module", ["beam_pipelines.ingest", "beam_pipelines.embed", "beam_pipelines.curate", "trainer.loop", "infra.cli"]
+    "module",
+    [
+        "beam_pipelines.ingest",
+        "beam_pipelines.embed",
+        "beam_pipelines.curate",
+        "beam_pipelines.publish",
+        "trainer.loop",
+        "infra.cli",
+    ],
 )
 def test_tensorflow_stays_out(module):
     program = f"import sys, {module}; sys.exit('tensorflow' in sys.modules)"

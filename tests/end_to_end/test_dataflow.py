@@ -9,7 +9,7 @@ from apache_beam.portability.api import beam_runner_api_pb2
 
 from tests import commands, dataflow
 
-JOBS = ("ingest", "embed", "curate")
+JOBS = ("ingest", "embed", "curate", "publish")
 STEPS = {
     "ingest": [
         "List source tasks", "Spread tasks", "Read and normalise", "List keys", "Key by uid", "Group by uid",
@@ -27,6 +27,10 @@ STEPS = {
         "Choose uniform control rows", "Spread uniform control shards", "Write uniform control shards",
         "Gather uniform control results", "Write uniform control metadata and manifest",
         "All complete",
+    ],
+    "publish": [
+        "Begin", "List shards", "Spread shards", "Copy shards", "Gather results",
+        "Copy other files and the manifest", "Move the alias",
     ],
 }  # fmt: skip
 # What a portable runner has to know, and nothing else.
