@@ -173,13 +173,17 @@ def test_tfds_and_gcsfs_read_it_with_no_code_of_ours(miniature, bucket, ran):
     assert manifest.strip() == (miniature / "curated/manifest.json").read_text().strip()
 
 
-def test_the_claim_comes_first_tfds_files_after_the_shards_and_the_manifest_last(bucket, ran):
-    assert ran["publish"][0] == 0
-    order = sorted(bucket.server.generations("bucket", f"data/{VERSION}/").items(), key=lambda item: item[1])
-    names = [name.removeprefix(f"data/{VERSION}/") for name, _ in order]
-    assert [f"shard {int(n[-14:-9])}" if "-of-" in n else n for n in names] == WRITES
-    alias = bucket.server.generations("bucket", "data/aliases/")["data/aliases/mini_curated/latest.json"]
-    assert alias > order[-1][1]
+def test_the_claim_comes_first_tfds_files_after_all_others_and_the_manifest_last(bucket, ran):
+    for made, writes in (
+        (VERSION, WRITES),
+        ("mini_pool/1.0.0", [*WRITES[:3], "rejections/part-00000.parquet", *WRITES[3:]]),
+    ):
+        written = bucket.server.generations("bucket", f"data/{made}/")
+        names = [name.removeprefix(f"data/{made}/") for name in sorted(written, key=lambda name: written[name])]
+        assert [f"shard {int(n[-14:-9])}" if "-of-" in n else n for n in names] == writes
+        assert ran["publish"][0] == ran["publish pool"][0] == 0
+    [alias] = bucket.server.generations("bucket", "data/aliases/mini_curated/latest.json").values()
+    assert alias > bucket.server.generations("bucket", f"data/{VERSION}/")[f"data/{VERSION}/manifest.json"]
 
 
 def test_an_alias_names_a_version_and_moves_although_that_is_complete(miniature, bucket, ran, tmp_path, capsys):
