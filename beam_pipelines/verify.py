@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 import tyro
 
 from beam_pipelines.verify_rows import check_opens, check_rows
+from schemas import claim as claims
 from schemas import manifest as manifests
 from schemas import selections, storage
 from schemas.errors import ConfigError, DataError, IntegrityError, SuperbatchError
@@ -111,7 +112,8 @@ def verify(path: str, depth: Depth = "full", workers: int = 4) -> Verified:
     manifest = manifests.read(path)
     recorded = {file.name: file for file in [*manifest.shards, *manifest.files]}
     present = _list_files(path, manifest)
-    findings = [*_check_manifest(path, manifest), *_check_counts(manifest), *_check_parents(manifest)]
+    findings = [*_check_manifest(path, manifest), *_check_claim(path, manifest)]
+    findings += [*_check_counts(manifest), *_check_parents(manifest)]
     findings += [f"{name}: missing" for name in recorded if name not in present]
 
     def check(file: manifests.File) -> list[str]:
@@ -130,7 +132,7 @@ def verify(path: str, depth: Depth = "full", workers: int = 4) -> Verified:
 
 def _list_files(path: str, manifest: manifests.Manifest) -> set[str]:
     """The files of an artifact's directory but for its manifest, and for the artifact that a distill workdir holds."""
-    found = set(storage.relative_files(path)) - {manifests.FILE_NAME}
+    found = set(storage.relative_files(path)) - {manifests.FILE_NAME, claims.FILE_NAME}
     if manifest.kind != "model":
         return found
     return {name for name in found if not name.startswith(f"{selections.DIRECTORY}/")}
@@ -164,6 +166,21 @@ def _check_file(path: str, manifest: manifests.Manifest, file: manifests.File, d
             yield from check_opens(path, manifest, file)
         else:
             yield from check_rows(path, manifest, file, deep=depth == "deep")
+
+
+def _check_claim(path: str, manifest: manifests.Manifest) -> Iterator[str]:
+    """Compares the claim of a published version with its manifest; what was not published has none."""
+    if not (storage.as_path(path) / claims.FILE_NAME).exists():
+        return
+    try:
+        held = claims.read_claim(path)
+    except SuperbatchError as error:
+        yield f"{claims.FILE_NAME}: {error}"
+        return
+    for field in ("fingerprint", "name", "version"):
+        theirs, ours = getattr(held, field), getattr(manifest, field)
+        if theirs != ours:
+            yield f"{claims.FILE_NAME}: claims {field} {theirs}, and the manifest has {ours}"
 
 
 def _check_counts(manifest: manifests.Manifest) -> Iterator[str]:

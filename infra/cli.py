@@ -78,6 +78,10 @@ def _curate(arguments: list[str]) -> int:
     return _beam_job("curate", arguments)
 
 
+def _publish(arguments: list[str]) -> int:
+    return _beam_job("publish", arguments)
+
+
 def _evaluate(arguments: list[str]) -> int:
     from trainer import evaluate
 
@@ -154,6 +158,10 @@ _JOBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "export": (
         _export,
         "dataset or model → what other programs read: TFRecord, WebDataset, Parquet, uids (Beam); big_vision",
+    ),
+    "publish": (
+        _publish,
+        "dataset → an immutable version in a bucket or a folder, manifest last; moves aliases (Beam)",
     ),
     "verify": (_verify, "reopens an artifact: rows, hashes, uids, alignment, parents"),
     "lineage": (_lineage, "the tree of an artifact's parents, over rounds"),

@@ -9,6 +9,7 @@ bucket answer, does it exist? Whether a single object may be read is left to who
 import functools
 import os
 from http import HTTPStatus
+from typing import Any
 
 from schemas.errors import DataError
 
@@ -67,3 +68,27 @@ def _ask(bucket: str) -> int:
     with session:
         query = {"maxResults": "1", "fields": "kind"}
         return session.get(f"{endpoint}/storage/v1/b/{bucket}/o", params=query, timeout=_SECONDS).status_code
+
+
+def service_account() -> str | None:
+    """Returns the e-mail address of the service account whose credentials these are, None if they are a person's."""
+    import google.auth
+    from google.auth import exceptions
+    from google.auth.transport.requests import Request
+
+    if os.environ.get("STORAGE_EMULATOR_HOST"):
+        return None
+    try:
+        credentials, _ = google.auth.default(scopes=[_SCOPE])
+        if (
+            _email(credentials) == "default"
+        ):  # a machine's own account, which says its name when it is asked for a token
+            credentials.refresh(Request())
+    except exceptions.GoogleAuthError:
+        return None
+    email = _email(credentials)
+    return email if email and "@" in email else None
+
+
+def _email(credentials: Any) -> str | None:
+    return getattr(credentials, "service_account_email", None)

@@ -15,7 +15,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.runners.dataflow.internal import apiclient
 
-from beam_pipelines import curate, curate_plan, embed, export, ingest, job, sources
+from beam_pipelines import curate, curate_plan, embed, export, ingest, job, publication, publish, sources
 from beam_pipelines.curate_config import CurateConfig
 from schemas import manifest as manifests
 
@@ -54,11 +54,17 @@ def builders(miniature: str) -> dict[str, tuple[Any, Callable[[beam.Pipeline], N
     )  # fmt: skip
     export_config = export.ExportConfig(format="tfrecord", dataset=f"{miniature}/curated", output=f"{BUCKET}/exported")
     planned, shards = export.plan(export_config, "tfrecord")
+    publish_config = publish.PublishConfig(dataset=f"{BUCKET}/pool", destination=f"{BUCKET}/data", alias="latest")
+    version = publication.Publication(
+        source=f"{BUCKET}/pool", destination=f"{BUCKET}/data", name="pool", version="1.0.0",
+        fingerprint=corpus.fingerprint, manifest_sha256="0" * 64, publisher="us",
+    )  # fmt: skip
     return {
         "ingest": (ingest_config, lambda pipeline: ingest.build(pipeline, ingest_config, tasks)),
         "embed": (embed_config, lambda pipeline: embed.build(pipeline, embed_config, corpus, [parent])),
         "curate": (curate_config, lambda pipeline: curate.build(pipeline, curate_config, inputs, [output, control])),
         "export": (export_config, lambda pipeline: export.build(pipeline, planned, shards)),
+        "publish": (publish_config, lambda pipeline: publish.build(pipeline, version, publish_config.alias)),
     }
 
 

@@ -77,6 +77,12 @@ class Emulator:
         listing = json.loads(self._request(f"/storage/v1/b/{bucket}/o?{query}"))
         return [item["name"] for item in listing.get("items", [])]
 
+    def generations(self, bucket: str, prefix: str) -> dict[str, int]:
+        """Lists objects with their generations, which grow with the time of writing."""
+        query = urllib.parse.urlencode({"prefix": prefix})
+        listing = json.loads(self._request(f"/storage/v1/b/{bucket}/o?{query}"))
+        return {item["name"]: int(item["generation"]) for item in listing.get("items", [])}
+
     def delete(self, bucket: str, name: str) -> None:
         """Deletes one object."""
         self._request(f"/storage/v1/b/{bucket}/o/{urllib.parse.quote(name, safe='')}", method="DELETE")

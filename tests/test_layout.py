@@ -39,7 +39,7 @@ def test_imports_point_one_way(package):
     "module",
     [
         "beam_pipelines.ingest", "beam_pipelines.embed", "beam_pipelines.curate", "beam_pipelines.export",
-        "trainer.loop", "infra.cli",
+        "beam_pipelines.publish", "trainer.loop", "infra.cli",
     ],
 )  # fmt: skip
 def test_tensorflow_stays_out(module):

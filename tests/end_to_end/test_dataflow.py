@@ -9,7 +9,7 @@ from apache_beam.portability.api import beam_runner_api_pb2
 
 from tests import commands, dataflow
 
-JOBS = ("ingest", "embed", "curate", "export")
+JOBS = ("ingest", "embed", "curate", "export", "publish")
 STEPS = {
     "ingest": [
         "List source tasks", "Spread tasks", "Read and normalise", "List keys", "Key by uid", "Group by uid",
@@ -30,6 +30,10 @@ STEPS = {
     ],
     "export": [
         "List dataset shards", "Spread shards", "Export shards", "Gather results", "Write metadata and manifest",
+    ],
+    "publish": [
+        "Begin", "List shards", "Spread shards", "Copy shards", "Gather results",
+        "Copy other files and the manifest", "Move the alias",
     ],
 }  # fmt: skip
 # What a portable runner has to know, and nothing else.

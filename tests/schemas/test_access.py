@@ -1,11 +1,14 @@
 """Whether a bucket can be used: each way in which it cannot ends in one line, at once."""
 
 import contextlib
+import json
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from schemas import access, manifest, shards, storage
 from schemas.errors import DataError
@@ -105,3 +108,18 @@ def test_a_store_that_does_not_answer_is_told(monkeypatch):
 def test_local_paths_are_not_asked_about(tmp_path):
     access.check(tmp_path)
     access.check("relative/path")
+
+
+def test_a_service_account_is_known_by_its_address_and_a_person_is_not(monkeypatch, tmp_path):
+    assert access.service_account() is None  # nobody
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(*form).decode()
+    account = {
+        "type": "service_account", "client_email": "publish@a-project.iam.gserviceaccount.com", "private_key": key,
+        "token_uri": "https://oauth2.googleapis.com/token",
+    }  # fmt: skip
+    person = {"type": "authorized_user", "client_id": "x", "client_secret": "y", "refresh_token": "z"}
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
+    for credentials, address in ((account, account["client_email"]), (person, None)):
+        (tmp_path / "key.json").write_text(json.dumps(credentials))
+        assert access.service_account() == address
