@@ -9,9 +9,8 @@ import pytest
 from apache_beam.io.tfrecordio import _TFRecordUtil
 
 from beam_pipelines import exports, tfrecord
-from beam_pipelines.exports import parquet
+from schemas import index, records
 from schemas import manifest as manifests
-from schemas import records
 from schemas.errors import IntegrityError
 from tests.conftest import picture
 
@@ -103,8 +102,8 @@ def test_uids_are_sorted_as_numbers_whatever_their_bytes(tmp_path):
 
 
 def test_a_table_has_row_groups_and_goes_on_counting_where_the_shard_before_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr(parquet, "_BATCH_ROWS", 8)
-    monkeypatch.setattr(parquet, "_GROUP_ROWS", 16)
+    monkeypatch.setattr(index, "_BATCH_ROWS", 8)
+    monkeypatch.setattr(index, "_GROUP_ROWS", 16)
     rows = [record(number) for number in range(37)]
     exports.of("parquet").write(tmp_path / "p", dataset_of(137), task_of(37, 1, first=100), iter(rows))
     file = pq.ParquetFile(tmp_path / "p")
