@@ -88,9 +88,9 @@ def test_uids_are_sorted_as_numbers_whatever_their_bytes(tmp_path):
     rng.shuffle(uids)
     (tmp_path / ".work").mkdir()
     to, dataset, written = exports.of("uids"), dataset_of(len(uids), shards=2), []
-    for index, part in enumerate((uids[:7], uids[7:])):
-        path = tmp_path / to.shard_name(dataset, index)
-        to.write(path, dataset, task_of(len(part), index), [record(uid=uid) for uid in part])
+    for number, part in enumerate((uids[:7], uids[7:])):
+        path = tmp_path / to.shard_name(dataset, number)
+        to.write(path, dataset, task_of(len(part), number), [record(uid=uid) for uid in part])
         written.append(manifests.Shard(name=path.name, rows=len(part), bytes=path.stat().st_size, sha256=""))
     to.complete(str(tmp_path), dataset, written)
     found = np.load(tmp_path / "uids.npy")

@@ -1,6 +1,7 @@
 """Publishing: versions that are whole or absent and never change, whoever races, dies or meddles; and their aliases."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from tests import gcs, publishers
 from tests.end_to_end.test_attempts import before
 
 VERSION = "mini_curated/1.0.0"
-WRITES = ["_claim.json", "shard 0", "shard 1", "features.json", "dataset_info.json", "manifest.json"]  # in this order
+# What is written, in this order but for the files between shards and TFDS's metadata.
+OTHERS = {"README.md", "croissant.json", "index of shard 0", "index of shard 1"}
+WRITES = ["_claim.json", "shard 0", "shard 1", *sorted(OTHERS), "features.json", "dataset_info.json", "manifest.json"]
 # After how many writes an attempt dies: with one shard there, with all, with all but the manifest, before the alias.
-KILLS = (2, 3, 5, 6)
+KILLS = (2, 3, 9, 10)
 # One process after another of one that has imported everything: each pulls the plug after its n-th upload.
 KILLED = """
 import json, os, signal, sys
@@ -56,6 +59,14 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {
         path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*") if path.is_file()
     }
+
+
+def shown(name: str) -> str:
+    """The name of a file without the dataset's."""
+    number = re.search(r"(\d{5})-of-", name)
+    if number is None:
+        return name
+    return f"{'index of ' * name.startswith('index/')}shard {int(number[1])}"
 
 
 def failure(capsys, *arguments: str) -> str:
@@ -128,7 +139,7 @@ def test_a_published_folder_is_the_dataset_beside_its_claim(miniature, tmp_path,
     source, made = miniature / "curated", tmp_path / VERSION
     assert cli.main(publish(source, tmp_path, "--publisher=Ann Example")) == 0
     said = capsys.readouterr().out
-    assert f"published corpus mini_curated 1.0.0 at {made}: 16 rows in 2 shards, 2 other files" in said
+    assert f"published corpus mini_curated 1.0.0 at {made}: 16 rows in 2 shards, 6 other files" in said
     assert f'tfds.builder_from_directory("{made}")' in said
     found = contents(made)
     assert found.pop("_claim.json")
@@ -176,11 +187,16 @@ def test_tfds_and_gcsfs_read_it_with_no_code_of_ours(miniature, bucket, ran):
 def test_the_claim_comes_first_tfds_files_after_all_others_and_the_manifest_last(bucket, ran):
     for made, writes in (
         (VERSION, WRITES),
-        ("mini_pool/1.0.0", [*WRITES[:3], "rejections/part-00000.parquet", *WRITES[3:]]),
+        ("mini_pool/1.0.0", [*WRITES[:3], "rejections/part-00000.parquet", *WRITES[-3:]]),
     ):
         written = bucket.server.generations("bucket", f"data/{made}/")
         names = [name.removeprefix(f"data/{made}/") for name in sorted(written, key=lambda name: written[name])]
-        assert [f"shard {int(n[-14:-9])}" if "-of-" in n else n for n in names] == writes
+        order = [shown(name) for name in names]
+        others = [name for name in order if name in OTHERS]
+        assert set(others) == OTHERS & set(writes)
+        first = writes.index("shard 1") + 1
+        assert order[first : first + len(others)] == others
+        assert order[:first] + sorted(others) + order[first + len(others) :] == writes
         assert ran["publish"][0] == ran["publish pool"][0] == 0
     [alias] = bucket.server.generations("bucket", "data/aliases/mini_curated/latest.json").values()
     assert alias > bucket.server.generations("bucket", f"data/{VERSION}/")[f"data/{VERSION}/manifest.json"]
