@@ -101,11 +101,11 @@ def complete(publication: Publication, copied: Iterable[Copied]) -> None:
     if missing := {shard.name for shard in manifest.shards} - {file.name for file in copied}:
         raise IntegrityError(f"{publication.directory}: {min(missing)} was not copied, and comes before the manifest")
     with ThreadPoolExecutor(_AT_A_TIME, "copy") as threads:
-        others = [file for file in manifest.files if file.name not in features.FILES]
+        others = [file for file in manifest.files if _base(file) not in features.FILES]
         list(threads.map(lambda file: copy_file(publication, file), others))
     for name in sorted(features.FILES, reverse=True):  # TFDS opens what has a dataset_info.json
         for file in manifest.files:
-            if file.name == name:
+            if _base(file) == name:
                 copy_file(publication, file)
     _check_whole(publication, manifest)
     if stores.put(publication.store, manifests.FILE_NAME, content):
@@ -113,6 +113,10 @@ def complete(publication: Publication, copied: Iterable[Copied]) -> None:
     elif read_published(publication) != manifest:
         log.info("publish: %s was completed from another run of the same job", publication.directory)
     storage.remove_temporary(publication.directory)
+
+
+def _base(file: manifests.File) -> str:
+    return file.name.rpartition("/")[2]
 
 
 def _check_whole(publication: Publication, manifest: manifests.Manifest) -> None:

@@ -14,7 +14,17 @@ from benchmarks import selection_plot
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 RESULTS = Path(__file__).parent / "results"
-_WORDS = ("form", "picks", "part", "model", "job", "source", "reason")  # columns that read from the left
+_WORDS = (
+    "form",
+    "picks",
+    "part",
+    "model",
+    "job",
+    "source",
+    "reason",
+    "where",
+    "harm",
+)  # columns that read from the left
 
 
 def write() -> None:
@@ -298,6 +308,33 @@ def _hostile(_: str, result: dict[str, Any]) -> str:
     )
 
 
+def _publishing(_: str, result: dict[str, Any]) -> str:
+    def races(where: str) -> list[str]:
+        ours = [race for race in result["races"] if race["where"] == where]
+        sums = (sum(race[what] for race in ours) for what in ("succeeded", "told_who_holds_it"))
+        return [f"a {where}", str(len(ours)), *map(str, sums), f"**{sum(len(race['problems']) for race in ours)}**"]
+
+    kills = result["kills"]
+    left = [kill["files"] for kill in kills["left"]]
+    rows = [[f"a bit of {flip['file'].replace('shards', 'a shard')}", flip] for flip in result["flips"]]
+    rows += [[f"shard {harm['harm']}", harm] for harm in result["harms"]]
+    return "\n".join(
+        [
+            f"### {result['machine']['cores']} CPU cores\n",
+            f"{result['rows']} rows, {result['shards']} shards, {kills['files'] - 1} files and a claim; seed "
+            f"{result['seed']}. Checks that failed: **{len(result['problems'])}**.\n",
+            f"{result['publishers']} publishers at a time, threads of {result['processes']} processes:\n",
+            _table("where | races | publishers that succeeded | told who holds it | problems",
+                   map(races, dict.fromkeys(race["where"] for race in result["races"]))),
+            f"{len(left)} kills of {kills['asked']} asked for left {min(left)} to {max(left)} of {kills['files']} "
+            f"files, the manifest among them {sum(kill['complete'] for kill in kills['left'])}×. Broken promises, and "
+            f"versions that the next attempt did not complete to the same bytes: **{len(kills['problems'])}**.\n",
+            _table("harm | times | named by `verify`",
+                   [[words, f"{row['times']:,}", f"**{row['named']:,}**"] for words, row in rows]),
+        ]
+    )  # fmt: skip
+
+
 _SECTIONS: dict[str, Callable[[str, dict[str, Any]], str]] = {
     "selection": _selection,
     "chunk": _chunk,
@@ -306,6 +343,7 @@ _SECTIONS: dict[str, Callable[[str, dict[str, Any]], str]] = {
     "kill": _kill,
     "kill_jobs": _kill_jobs,
     "beam-jobs": _beam_jobs,
+    "publishing": _publishing,
     "hostile": _hostile,
     "object-storage": _object_storage,
 }
