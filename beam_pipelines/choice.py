@@ -12,25 +12,22 @@ depend on its uid and the seed alone. Nothing here holds all rows in memory, but
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from beam_pipelines import job, policies, progress, quotas, similar
+from beam_pipelines import policies, progress, quotas, similar, working_files
 from beam_pipelines.curate_config import CurateConfig
 from beam_pipelines.curate_plan import STAGE, Inputs, Output
 from schemas import manifest as manifests
-from schemas import records, rejections, selections, shards, storage
+from schemas import records, rejections, selections, storage
 from schemas.errors import ConfigError, DataError
 from schemas.identity import keyed_order, shard_of
 from schemas.rejections import Reason
 
-_READ_ROWS = 256
-_GROUPS = pa.schema({"row": pa.int64(), "quota": pa.string()})
 _SELECTION = [field.name for field in fields(records.Selection)]
 
 
@@ -51,54 +48,6 @@ class Choice:
     rejected: dict[str, int]
 
 
-def score_shard(output: Output, inputs: Inputs, index: int) -> str:
-    """Writes a key for every row of one shard of embeddings, by which a control ranks them; returns the file's name.
-
-    Keys of the uniform control are a keyed hash of the uid, of its own: the corpus is already in the order of
-    `keyed_order(uid, seed)`. Those of the top-reference control are −x*_j·y*_j: the reference's own term −ℓ*_jj grows
-    with that product, so the order is that of `easy_reference`. Rows that could not be embedded have none.
-    """
-    path = _folder(output) / f"keys-{index:05d}.parquet"
-    if path.exists():
-        return path.name
-    embeddings = _embeddings(inputs)
-    described = embeddings.manifest.shards
-    first = sum(shard.rows for shard in described[:index])
-    columns: dict[str, list[object]] = {"row": [], "uid": [], "key": []}
-    for start in range(first, first + described[index].rows, _READ_ROWS):
-        rows = range(start, min(start + _READ_ROWS, first + described[index].rows))
-        stored = embeddings.read(rows)
-        uids = [row.uid for row in stored]
-        if output.control == "uniform":
-            keys: list[object] = [keyed_order(f"uniform {uid}", output.config.seed) for uid in uids]
-            wanted = range(len(stored))
-        else:
-            keys = (-(embeddings.images(stored) * embeddings.texts(stored)).sum(-1)).tolist()
-            wanted = [place for place, row in enumerate(stored) if row.valid]
-        for name, values in (("row", rows), ("uid", uids), ("key", keys)):
-            columns[name] += [values[place] for place in wanted]
-    kind = pa.uint64() if output.control == "uniform" else pa.float64()
-    _write(path, pa.table(columns, schema=pa.schema({"row": pa.int64(), "uid": pa.string(), "key": kind})))
-    return path.name
-
-
-def group_shard(output: Output, inputs: Inputs, index: int) -> str:
-    """Writes the quota's group of every row of one shard of the corpus; returns the file's name."""
-    path = _folder(output) / f"groups-{index:05d}.parquet"
-    if path.exists():
-        return path.name
-    by, shares = output.config.quota_by, output.config.quotas
-    assert by is not None  # checked with the settings
-    described = manifests.read(inputs.corpus, kind="corpus").shards
-    first, shard = sum(shard.rows for shard in described[:index]), described[index]
-    examples = (
-        records.decode_example(row) for row in shards.read_all(storage.as_path(inputs.corpus) / shard.name, shard.rows)
-    )
-    found = [quotas.group(by, shares, getattr(example, by)) for example in examples]
-    _write(path, pa.table({"row": range(first, first + shard.rows), "quota": found}, schema=_GROUPS))
-    return path.name
-
-
 def choose(output: Output, config: CurateConfig, inputs: Inputs, keys: list[str], groups: list[str]) -> Choice:
     """Chooses the rows of a dataset and lays them out in shards, or takes up what an earlier attempt chose.
 
@@ -106,23 +55,23 @@ def choose(output: Output, config: CurateConfig, inputs: Inputs, keys: list[str]
       output: the dataset.
       config: of the job.
       inputs: what it reads.
-      keys: of a control, the files that `score_shard` wrote.
-      groups: with quotas, the files that `group_shard` wrote.
+      keys: of a control, the files that `curate_keys.score_shard` wrote.
+      groups: with quotas, the files that `curate_keys.group_shard` wrote.
 
     Raises:
       DataError: there are fewer rows to choose from than the budget asks for.
       ConfigError: a shard would be empty.
     """
-    done = _folder(output) / "chosen.json"
+    done = working_files.folder(output) / "chosen.json"
     if done.exists():
         return read_choice(output)
-    of_quotas = _scan([_folder(output) / name for name in sorted(groups)]) if groups else None
+    of_quotas = working_files.scan(output, groups) if groups else None
     with policies.database() as connection:
         if output.control is None:
             picks, offered = (scan(inputs.selections) for scan in (selections.scan_picks, selections.scan_superbatches))
             ranking = policies.rank(connection, picks, offered, inputs.block_size, config.policy, of_quotas)
         else:
-            connection.register("keys", _scan([_folder(output) / name for name in sorted(keys)]))
+            connection.register("keys", working_files.scan(output, keys))
             connection.execute("CREATE TABLE ranked AS SELECT * FROM keys")
             ranking = policies.ranking(connection, "ranked", "key, row", of_quotas)
         if ranking.rows < output.rows:
@@ -136,12 +85,12 @@ def choose(output: Output, config: CurateConfig, inputs: Inputs, keys: list[str]
 
 def read_choice(output: Output) -> Choice:
     """What `choose` left."""
-    return Choice(**json.loads(storage.read_bytes(_folder(output) / "chosen.json")))
+    return Choice(**json.loads(storage.read_bytes(working_files.folder(output) / "chosen.json")))
 
 
 def read_shard(output: Output, shard: int) -> list[ChosenRow]:
     """The rows of one shard, in its order."""
-    [table] = _tables([_chosen(output, shard)])
+    [table] = working_files.read([_chosen(output, shard)])
     if output.control is not None:
         return [ChosenRow(row["row"], row["uid"], None) for row in table.to_pylist()]
     known = [name for name in _SELECTION if name in table.column_names]
@@ -154,7 +103,7 @@ def read_shard(output: Output, shard: int) -> list[ChosenRow]:
 def alike_files(output: Output, choice: Choice) -> dict[str, bytes]:
     """The files of rows that were passed over because they resemble others, by the names they get in the artifact."""
     names = [f"alike-{index:05d}.parquet" for index in range(choice.alike)]
-    return {f"{rejections.DIRECTORY}/{name}": storage.read_bytes(_folder(output) / name) for name in names}
+    return {f"{rejections.DIRECTORY}/{name}": storage.read_bytes(working_files.folder(output) / name) for name in names}
 
 
 def _take(
@@ -176,7 +125,7 @@ def _take(
         if passed:
             rejected.update(str(row.reason) for row in passed)
             listed = _as_rejections(passed, inputs.corpus, config.decontaminate)
-            rejections.write(_folder(output) / f"alike-{alike:05d}.parquet", listed)
+            rejections.write(working_files.folder(output) / f"alike-{alike:05d}.parquet", listed)
             alike += 1
     rejected[str(Reason.OVER_QUOTA)] = room.passed
     if taken < output.rows:
@@ -197,7 +146,7 @@ def _lay_out(output: Output, connection: duckdb.DuckDBPyConnection) -> None:
     for shard, pieces in itertools.groupby(_pieces(output, connection), key=lambda piece: piece[0]):
         if shard != laid_out:
             break
-        _write(_chosen(output, shard), pa.concat_tables(rows for _, rows in pieces))
+        working_files.write(_chosen(output, shard), pa.concat_tables(rows for _, rows in pieces))
         laid_out += 1
     if laid_out < output.shards:
         raise ConfigError(
@@ -216,7 +165,7 @@ def _pieces(output: Output, connection: duckdb.DuckDBPyConnection) -> Iterator[t
 
 
 def _chosen(output: Output, shard: int) -> storage.epath.Path:
-    return _folder(output) / f"chosen-{shard:05d}.parquet"
+    return working_files.folder(output) / f"chosen-{shard:05d}.parquet"
 
 
 def _cut(
@@ -224,7 +173,7 @@ def _cut(
 ) -> Iterator[tuple[pa.Table, list[similar.Passed]]]:
     if config.looks_for_alike:
         tracked = progress.of(f"{STAGE} {output.label}: alike", output.directory, "dataset", 1, ranking.rows)
-        embeddings = _embeddings(inputs)
+        embeddings = similar.Embeddings(inputs.parents["embeddings"].path)
         yield from similar.take(ranking.blocks, output.rows, embeddings, _bounds(config), tracked, room)
         return
     left = output.rows
@@ -274,34 +223,9 @@ def _bounds(config: CurateConfig) -> similar.Bounds:
     return similar.Bounds(evaluation, config.contaminated_similarity, config.near_duplicates)
 
 
-def _embeddings(inputs: Inputs) -> similar.Embeddings:
-    return similar.Embeddings(inputs.parents["embeddings"].path)
-
-
 def _too_few(output: Output, rows: int) -> str:
     if output.control is None:
         why = "distinct rows were picked: lower the budget, or distill for more steps"
     else:
         why = "rows have valid embeddings: lower the budget"
     return f"budget is {output.rows} rows and {rows} {why}"
-
-
-def _folder(output: Output) -> storage.epath.Path:
-    return storage.as_path(output.directory) / job.WORK_DIRECTORY
-
-
-def _write(path: storage.epath.Path, table: pa.Table) -> None:
-    """Commits a working file; one already there is an earlier attempt's, with the same rows."""
-    with storage.temporary_file(path) as temporary:
-        pq.write_table(table, temporary)
-        storage.commit(temporary, path)
-
-
-def _tables(paths: Iterable[storage.epath.Path]) -> Iterator[pa.Table]:
-    for path in paths:
-        yield pq.read_table(pa.BufferReader(storage.read_bytes(path)))
-
-
-def _scan(paths: list[storage.epath.Path]) -> pa.RecordBatchReader:
-    schema = pq.read_schema(pa.BufferReader(storage.read_bytes(paths[0])))
-    return pa.RecordBatchReader.from_batches(schema, (b for table in _tables(paths) for b in table.to_batches()))

@@ -15,7 +15,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from beam_pipelines import card, choice, croissant, job, progress
+from beam_pipelines import card, choice, croissant, curate_keys, job, progress
 from beam_pipelines.choice import Choice, ChosenRow
 from beam_pipelines.completion import Gather, ShardResult, complete_dataset
 from beam_pipelines.curate_config import CurateConfig
@@ -72,14 +72,14 @@ def _build(pipeline: beam.Pipeline, config: CurateConfig, inputs: Inputs, output
             pipeline
             | f"List embeddings for {label}" >> beam.Create(range(inputs.embedding_shards))
             | f"Spread embeddings for {label}" >> beam.Reshuffle()
-            | f"Key rows for {label}" >> beam.Map(lambda index: choice.score_shard(output, inputs, index))
+            | f"Key rows for {label}" >> beam.Map(lambda index: curate_keys.score_shard(output, inputs, index))
         )
     if config.quotas:
         known["groups"] = (
             pipeline
             | f"List corpus shards for {label}" >> beam.Create(range(inputs.corpus_shards))
             | f"Spread corpus shards for {label}" >> beam.Reshuffle()
-            | f"Group rows for {label}" >> beam.Map(lambda index: choice.group_shard(output, inputs, index))
+            | f"Group rows for {label}" >> beam.Map(lambda index: curate_keys.group_shard(output, inputs, index))
         )
     if known:
         begin = known | f"Gather facts for {label}" >> Gather()

@@ -79,6 +79,7 @@ class Published:
 
 def run(config: PublishConfig, beam_flags: list[str]) -> Published | None:
     """Runs the job; returns what is published, or None if a remote runner goes on with it."""
+    _refuse_names(beam_flags)
     options = job.parse_options(beam_flags, config)
     ours = publication.prepare(config.dataset, config.destination, config.publisher)
 
@@ -94,6 +95,16 @@ def run(config: PublishConfig, beam_flags: list[str]) -> Published | None:
         if not job.run(lambda pipeline: build(pipeline, ours, config.alias), options, is_complete):
             return None
     return Published(ours.directory, manifests.read(ours.directory), config.alias)
+
+
+def _refuse_names(flags: list[str]) -> None:
+    """Explains why two flags that anyone would try are not there."""
+    for flag in flags:
+        if flag.partition("=")[0] in ("--name", "--version"):
+            raise ConfigError(
+                f"{flag!r} is no flag of publish: a dataset's name and version are in its files. Set them where it is "
+                "made, with --name and --version of `superbatch curate` or `ingest`"
+            )
 
 
 def build(pipeline: beam.Pipeline, ours: Publication, alias: str | None) -> None:

@@ -241,6 +241,26 @@ def test_a_killed_publication_never_shows_a_manifest_without_every_file_and_is_c
     assert found == {f"{VERSION}/{name}": content for name, content in version.items()}
 
 
+def test_what_one_making_of_a_dataset_began_another_one_completes(miniature, tmp_path, capsys):
+    """Whose a version is, is decided by content: when it was made, and by which path, does not matter."""
+    source, made = miniature / "curated", tmp_path / VERSION
+    again = Path(shutil.copytree(source, tmp_path / "again"))
+    manifest = manifests.read(str(source)).model_copy(update={"created": "2026-01-01T00:00:00+00:00"})
+    manifest = manifest.model_copy(update={"checksum": manifest.compute_checksum()})
+    (again / "manifest.json").unlink()
+    manifests.write(str(again), manifest)
+    assert cli.main(publish(source, tmp_path, "--publisher=the first")) == 0
+    (made / "manifest.json").unlink()  # as if it had been killed just before
+    (made / ".tmp-0").write_bytes(b"half a shard")
+    assert cli.main(publish(again, tmp_path, "--publisher=the second")) == 0
+    assert "going on with" in capsys.readouterr().err
+    assert manifests.read(str(made)).created == "2026-01-01T00:00:00+00:00"
+    assert read_claim(str(made)).publisher == "the first"
+    assert not (made / ".tmp-0").exists()
+    assert cli.main(publish(source, tmp_path, "--publisher=the first")) == 0
+    assert contents(made) == contents(again) | {"_claim.json": (made / "_claim.json").read_bytes()}
+
+
 @pytest.mark.parametrize("where", ["a bucket", "a folder"])
 def test_of_twenty_racing_publishers_one_holds_the_version_and_the_others_are_told_who(
     miniature, other, bucket, tmp_path, where
@@ -344,6 +364,7 @@ def test_what_cannot_be_published_is_refused_with_the_cure(miniature, other, tmp
     assert "is not a complete" in failure(capsys, *publish(tmp_path / "nothing", tmp_path))
     assert "gs://BUCKET/PREFIX or a local folder" in failure(capsys, *publish(curated, "s3://bucket/data"))
     assert "alias is '../x'" in failure(capsys, *publish(curated, tmp_path, "--alias=../x"))
+    assert "in its files. Set them where it is made" in failure(capsys, *publish(curated, tmp_path, "--version=2.0.0"))
     assert "publisher is ' '" in failure(capsys, *publish(curated, tmp_path, "--publisher= "))
     assert list(tmp_path.iterdir()) == []
     # What a job has made where versions lie is no published version: nobody claimed it.
