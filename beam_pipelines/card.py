@@ -100,7 +100,8 @@ def _licence(rights: Rights) -> str:
         said.append(
             "**The licence is not stated.** Until it is, assume no right to use or pass on these pictures and texts. "
             "Whoever has the rights states it with `superbatch curate --license=CC-BY-4.0 --attribution=… "
-            "--homepage=… --published=…`, into a new directory: the rows and the fingerprint stay the same."
+            "--homepage=… --published=…`, into a new directory: the rows and the fingerprint stay the same. Where this "
+            "version is published already, a new `--version` is needed."
         )
     else:
         named = [] if rights.license_url == rights.license else [rights.spdx or markdown.code(rights.license)]

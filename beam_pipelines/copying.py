@@ -119,6 +119,17 @@ def _base(file: manifests.File) -> str:
     return file.name.rpartition("/")[2]
 
 
+def is_whole(publication: Publication) -> bool:
+    """Says whether every file of a version is there, by its size; a warning names the first that is not."""
+    _, manifest = read_source(publication)
+    sizes = publication.store.sizes()
+    for file in (*manifest.shards, *manifest.files):
+        if sizes.get(file.name) != file.bytes:
+            log.warning("publish: %s is gone, or has another size: copied again if it is gone", file.name)
+            return False
+    return True
+
+
 def _check_whole(publication: Publication, manifest: manifests.Manifest) -> None:
     """Lists the destination once more, just before the manifest: every file, nothing else, and still ours."""
     sizes = publication.store.sizes()

@@ -92,7 +92,8 @@ class CurateConfig:
     def of_control(self, control: Control, rows: int) -> "ControlConfig":
         """What the manifest of a control sample records."""
         return ControlConfig(
-            name=f"{self.name}_{control}", control=control, rows=rows, shards=self.shards, seed=self.seed,
+            name=f"{self.name}_{control}", version=self.version, control=control, rows=rows,
+            shards=self.shards, seed=self.seed,
             contaminated_similarity=self.contaminated_similarity, near_duplicates=self.near_duplicates,
             quota_by=self.quota_by, quotas=self.quotas,
             **asdict(Rights.of(self)),
@@ -104,6 +105,7 @@ class ControlConfig:
     """What a control sample's manifest records."""
 
     name: str
+    version: str
     control: Control = content()
     rows: int = content()
     shards: int = content()

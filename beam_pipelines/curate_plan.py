@@ -72,7 +72,7 @@ class Output:
 
     @property
     def _identity(self) -> list[str]:
-        return ["name", *job_config.content_fields(self.config), *(field.name for field in fields(Rights))]
+        return ["name", "version", *job_config.content_fields(self.config), *(field.name for field in fields(Rights))]
 
 
 def read_inputs(config: CurateConfig) -> Inputs:
@@ -138,6 +138,7 @@ def _evaluation(directory: str, path: str, embeddings: manifests.Manifest) -> ma
 
 def list_outputs(config: CurateConfig, inputs: Inputs) -> list[Output]:
     """The datasets that the job makes: the curated one, and its controls."""
+    _refuse_overlaps(config, inputs)
     rows = config.rows_of(inputs.corpus_rows)
     alike = ["embeddings"] * config.looks_for_alike + ["evaluation"] * (config.decontaminate is not None)
     curated = Output(
@@ -160,6 +161,15 @@ def list_outputs(config: CurateConfig, inputs: Inputs) -> list[Output]:
         )
         for control in CONTROLS
     ]
+
+
+def _refuse_overlaps(config: CurateConfig, inputs: Inputs) -> None:
+    outputs = {"output": config.output}
+    if config.control is not None:
+        outputs |= {f"control's {name}/": str(storage.as_path(config.control) / name) for name in CONTROLS}
+    reads = {role: parent.path for role, parent in inputs.parents.items()}
+    for field, path in outputs.items():
+        job.refuse_overlap(field, path, reads | {name: other for name, other in outputs.items() if name != field})
 
 
 def _of_roles(inputs: Inputs, roles: list[str]) -> list[manifests.Parent]:

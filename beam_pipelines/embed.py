@@ -92,6 +92,7 @@ def run(config: EmbedConfig, beam_flags: list[str]) -> manifests.Manifest | None
     options = job.parse_options(beam_flags, config)
     corpus = manifests.read(config.corpus, kind="corpus")
     parents = [manifests.as_parent("corpus", config.corpus, corpus), config.source.as_parent("reference")]
+    job.refuse_overlap("output", config.output, {parent.role: parent.path for parent in parents})
     identity = job_config.content_fields(config)
     if (done := _finished(config, parents)) is not None:
         log.info("%s is complete already: nothing to do", config.output)

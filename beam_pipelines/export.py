@@ -80,12 +80,7 @@ class ExportConfig:
             raise ConfigError(f"format is {self.format!r}, which is of a dataset: name its directory with --dataset")
         if self.output.endswith(_FILE_ENDINGS):
             raise ConfigError(f"output is {self.output!r}; format {self.format} makes a directory")
-        output, dataset = (storage.absolute(path) for path in (self.output, self.dataset))
-        if f"{output}/".startswith(f"{dataset}/"):
-            raise ConfigError(
-                f"output is {self.output!r}, and nothing is written into the dataset itself ({self.dataset}): choose a "
-                "directory beside it"
-            )
+        job.refuse_overlap("output", self.output, {"dataset": self.dataset})
         if self.name is not None:
             manifests.check_dataset_name("name", self.name)
         if self.version is not None:

@@ -102,7 +102,7 @@ class IngestConfig:
     @property
     def identity(self) -> list[str]:
         """The fields that make two jobs on one output directory the same job."""
-        return [*SOURCE_FIELDS, "name", "split", *job_config.content_fields(self)]
+        return [*SOURCE_FIELDS, "name", "version", "split", *job_config.content_fields(self)]
 
     @property
     def text_limits(self) -> TextLimits:

@@ -27,7 +27,7 @@ from schemas import manifest as manifests
 
 # Today's DirectRunner tries to download a binary before it falls back to this one.
 LOCAL_RUNNER = "FnApiRunner"
-WORK_DIRECTORY = ".work"
+WORK_DIRECTORY = storage.WORK_DIRECTORY
 log = logging.getLogger(__name__)
 _STEP = re.compile(r" \[while running '.*?'\]")
 _ERRORS = {e.__name__: e for e in (errors.ConfigError, errors.DataError, errors.IntegrityError)}
@@ -137,6 +137,20 @@ def run(
                 return True
         raise _translate(error) from error
     return True
+
+
+def refuse_overlap(field: str, path: str, others: dict[str, str]) -> None:
+    """Checks that an output lies in none of the directories that a job reads or writes, nor one of them in it.
+
+    Raises:
+      ConfigError: naming both.
+    """
+    for name, other in others.items():
+        if storage.overlap(path, other):
+            raise errors.ConfigError(
+                f"{field} is {path!r} and {name} is {other!r}, where one lies in the other: every artifact has its "
+                "directory to itself. Choose another one"
+            )
 
 
 def claim(

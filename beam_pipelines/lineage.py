@@ -9,6 +9,7 @@ import tyro
 from schemas import manifest as manifests
 from schemas import selections, storage
 from schemas.errors import SuperbatchError
+from schemas.rejections import printable
 
 _SHOWN_DIGITS = 12
 
@@ -33,22 +34,29 @@ def run(config: LineageConfig) -> list[str]:
 
 
 def _parents(manifest: manifests.Manifest, indent: str) -> Iterator[str]:
+    """Yields the lines below an artifact. They come to an end: a fingerprint covers those of the parents."""
     for place, parent in enumerate(manifest.parents):
         last = place == len(manifest.parents) - 1
         branch, below = ("└─ ", "   ") if last else ("├─ ", "│  ")
         if storage.is_npz(parent.path):  # a checkpoint from elsewhere has no manifest, and no parents
-            yield f"{indent}{branch}{parent.role}: checkpoint {parent.fingerprint[:_SHOWN_DIGITS]}  {parent.path}"
+            said = f"{parent.role}: checkpoint {parent.fingerprint[:_SHOWN_DIGITS]}  {parent.path}"
+            yield f"{indent}{branch}{printable(said)}"
             continue
         try:
             found = manifests.read(parent.path)
         except SuperbatchError:
-            yield f"{indent}{branch}{parent.role} {parent.fingerprint[:_SHOWN_DIGITS]} (not found at {parent.path})"
+            said = f"{parent.role} {parent.fingerprint[:_SHOWN_DIGITS]} (not found at {parent.path})"
+            yield f"{indent}{branch}{printable(said)}"
             continue
-        changed = "" if found.fingerprint == parent.fingerprint else f" (now {found.fingerprint[:_SHOWN_DIGITS]}!)"
-        yield f"{indent}{branch}{parent.role}: {_describe(found, parent.path)}{changed}"
+        if found.fingerprint != parent.fingerprint:  # something else lies there now, with parents of its own
+            now = f"(at {parent.path} there is {found.fingerprint[:_SHOWN_DIGITS]} now)"
+            yield f"{indent}{branch}{printable(f'{parent.role} {parent.fingerprint[:_SHOWN_DIGITS]} {now}')}"
+            continue
+        yield f"{indent}{branch}{printable(parent.role)}: {_describe(found, parent.path)}"
         yield from _parents(found, indent + below)
 
 
 def _describe(manifest: manifests.Manifest, path: str) -> str:
     rows = f", {manifest.rows} rows" if manifest.shards else ""
-    return f"{manifest.kind} {manifest.name} {manifest.version} {manifest.fingerprint[:_SHOWN_DIGITS]}{rows}  {path}"
+    named = f"{manifest.kind} {manifest.name} {manifest.version} {manifest.fingerprint[:_SHOWN_DIGITS]}"
+    return printable(f"{named}{rows}  {path}")

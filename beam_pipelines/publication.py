@@ -17,6 +17,7 @@ from beam_pipelines.store import Store
 from schemas import access, alias, claim, storage
 from schemas import manifest as manifests
 from schemas.errors import ConfigError, IntegrityError
+from schemas.identity import canonical_json
 
 KINDS = ("corpus", "export")
 _SHOWN_DIGITS = 12
@@ -32,6 +33,7 @@ class Publication:
     name: str
     version: str
     fingerprint: str
+    files: str  # as in the claim
     manifest_sha256: str  # of the source's manifest.json
     publisher: str
 
@@ -69,12 +71,21 @@ def prepare(source: str, destination: str, publisher: str | None) -> Publication
     content = storage.read_bytes(storage.as_path(source) / manifests.FILE_NAME)
     made = Publication(
         source=storage.absolute(source), destination=storage.absolute(destination).rstrip("/"),
-        name=manifest.name, version=manifest.version, fingerprint=manifest.fingerprint,
+        name=manifest.name, version=manifest.version, fingerprint=manifest.fingerprint, files=digest_files(manifest),
         manifest_sha256=hashlib.sha256(content).hexdigest(), publisher=publisher or _account(destination),
     )  # fmt: skip
-    if made.source == made.directory:
-        raise ConfigError(f"dataset is {source!r}, which is where it would be published to: choose another destination")
+    if storage.overlap(made.source, made.directory):
+        raise ConfigError(
+            f"dataset is {source!r}, and it would be published to {made.directory}, where one lies in the other: "
+            "choose another destination"
+        )
     return made
+
+
+def digest_files(manifest: manifests.Manifest) -> str:
+    """Returns what a claim says of the files of a version."""
+    files = sorted([file.name, file.sha256] for file in (*manifest.shards, *manifest.files))
+    return hashlib.sha256(canonical_json(files)).hexdigest()
 
 
 def _account(destination: str) -> str:
@@ -93,7 +104,7 @@ def read_source(publication: Publication) -> tuple[bytes, manifests.Manifest]:
     """Returns the source's manifest, and its bytes.
 
     Raises:
-      IntegrityError: it is not the one that the job began with, or it names files that do not lie beside it.
+      IntegrityError: it is not the one that the job began with.
     """
     content = storage.read_bytes(storage.as_path(publication.source) / manifests.FILE_NAME)
     if hashlib.sha256(content).hexdigest() != publication.manifest_sha256:
@@ -101,12 +112,6 @@ def read_source(publication: Publication) -> tuple[bytes, manifests.Manifest]:
             f"{publication.source} changed while it was published: run this again when nobody writes there"
         )
     manifest = manifests.Manifest.model_validate_json(content)
-    for file in (*manifest.shards, *manifest.files):
-        inside = set(file.name.split("/")).isdisjoint(("", ".", ".."))
-        if not inside or file.name in (claim.FILE_NAME, manifests.FILE_NAME):
-            raise IntegrityError(
-                f"{publication.source}: its manifest lists {file.name!r}, which cannot be one of its files"
-            )
     return content, manifest
 
 
@@ -122,7 +127,7 @@ def is_complete(publication: Publication) -> bool:
     if held is not None:
         _refuse_other(publication, held.content)
     if made:
-        read_published(publication)
+        _refuse_other_files(publication, read_published(publication))
     return made and held is not None  # without a claim nobody has compared the files yet
 
 
@@ -141,6 +146,17 @@ def read_published(publication: Publication) -> manifests.Manifest:
     return found
 
 
+def _refuse_other_files(publication: Publication, found: manifests.Manifest) -> None:
+    """Checks that what is published has the source's very files, and not only its rows."""
+    _, manifest = read_source(publication)
+    theirs, ours = ({f.name: f.sha256 for f in (*m.shards, *m.files)} for m in (found, manifest))
+    if other := sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name)):
+        raise ConfigError(
+            f"{publication.directory} is published with the same rows, and its {other[0]} is not that of "
+            f"{publication.source}. {_cure()}"
+        )
+
+
 def claim_version(publication: Publication) -> None:
     """Makes the version this publication's, or goes on with what an earlier attempt began.
 
@@ -149,16 +165,16 @@ def claim_version(publication: Publication) -> None:
       IntegrityError: files lie there that belong to neither.
     """
     store = publication.store
+    _, manifest = read_source(publication)
     made = claim.Claim(
-        fingerprint=publication.fingerprint, name=publication.name, version=publication.version,
-        publisher=publication.publisher, created=now(),
+        fingerprint=publication.fingerprint, files=publication.files, name=publication.name,
+        version=publication.version, publisher=publication.publisher, created=now(),
     )  # fmt: skip
     if stores.put(store, claim.FILE_NAME, made.serialise()):
         log.info("publish: %s is claimed for %s", publication.directory, publication.publisher)
     else:
         held = check_claim(publication)
         log.info("publish: going on with %s, which %s began at %s", publication.directory, held.publisher, held.created)
-    _, manifest = read_source(publication)
     refuse_foreign(publication, manifest, store.sizes())
 
 
@@ -185,6 +201,11 @@ def _refuse_other(publication: Publication, stored: bytes) -> claim.Claim:
             f"{publication.directory} is held by {held.publisher} since {held.created}, for dataset "
             f"{held.fingerprint[:_SHOWN_DIGITS]}, and {publication.source} is "
             f"{publication.fingerprint[:_SHOWN_DIGITS]}. {_cure()}"
+        )
+    if held.files != publication.files:
+        raise ConfigError(
+            f"{publication.directory} is held by {held.publisher} since {held.created}, for the same rows with other "
+            f"files beside them than {publication.source} has (another card, for example). {_cure()}"
         )
     if (held.name, held.version) != (publication.name, publication.version):
         raise IntegrityError(f"{path} is for {held.name} {held.version}: it was copied there from elsewhere")

@@ -86,7 +86,7 @@ def run(config: PublishConfig, beam_flags: list[str]) -> Published | None:
     def is_complete() -> bool:
         return publication.is_complete(ours) and (config.alias is None or aliases.named(ours, config.alias))
 
-    if publication.is_complete(ours):
+    if publication.is_complete(ours) and copying.is_whole(ours):
         log.info("%s is complete already: nothing to do", ours.directory)
         if config.alias is not None:
             aliases.move(ours, config.alias)

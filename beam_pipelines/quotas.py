@@ -39,13 +39,13 @@ def check_quotas(by: QuotaBy | None, shares: Mapping[str, float]) -> None:
     Raises:
       ConfigError: one is there without the other, or a share is none.
     """
+    if not isinstance(shares, Mapping):
+        raise ConfigError(f"quotas is {shares!r}; it must map values to shares, as in " """'{"en": 0.5, "*": 0.1}'""")
     if (by is None) != (not shares):
         raise ConfigError(
             f"quota_by is {by!r} and quotas are {dict(shares)}: give both or none, for instance --quota_by=language "
             """--quotas='{"en": 0.5, "*": 0.1}'"""
         )
-    if not isinstance(shares, Mapping):
-        raise ConfigError(f"quotas is {shares!r}; it must map values to shares, as in " """'{"en": 0.5, "*": 0.1}'""")
     for key, share in shares.items():
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
             raise ConfigError(f"quotas has {share!r} for {key!r}; a share of the budget lies in [0, 1]")

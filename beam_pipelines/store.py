@@ -96,9 +96,11 @@ def check_address(field: str, root: str) -> None:
     Raises:
       ConfigError: naming the field, the value and what is allowed.
     """
-    in_bucket = re.match(_GS + "[^/]", root)
-    if not root or (storage.is_remote(root) and not in_bucket):
+    if not root or (storage.is_remote(root) and not re.match(_GS + "[^/]", root)):
         raise ConfigError(f"{field} is {root!r}; it must be gs://BUCKET/PREFIX or a local folder")
+    parts = root.removeprefix(_GS).removesuffix("/").split("/")
+    if storage.is_remote(root) and not {"", ".", ".."}.isdisjoint(parts):
+        raise ConfigError(f"{field} is {root!r}; between two slashes of a bucket's prefix there must be a name")
 
 
 def put(store: Store, name: str, content: bytes) -> bool:

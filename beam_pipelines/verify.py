@@ -16,13 +16,15 @@ from typing import Annotated, Literal
 
 import tyro
 
-from beam_pipelines.verify_rows import check_opens, check_rows
+from beam_pipelines.verify_rows import check_opens, check_rows, reach
+from schemas import access, selections, storage
 from schemas import claim as claims
 from schemas import manifest as manifests
-from schemas import selections, storage
-from schemas.errors import ConfigError, DataError, IntegrityError, SuperbatchError
+from schemas.errors import ConfigError, IntegrityError, SuperbatchError
+from schemas.rejections import printable
 
 Depth = Literal["shallow", "full", "deep"]
+_UNKNOWN = "unknown"
 log = logging.getLogger(__name__)
 
 
@@ -71,26 +73,26 @@ class Verified:
 
 def run(config: VerifyConfig) -> list[Verified]:
     """Verifies an artifact, and the selections inside it if it is a distill workdir. Whatever is wrong is a finding."""
-    paths = [config.path]
-    inside = storage.as_path(config.path) / selections.DIRECTORY
-    if inside.exists():
-        paths.append(str(inside))
-    return [_verify_or_say_why_not(path, config) for path in paths]
+    found = [_verify_or_say_why_not(config.path, config)]
+    inside = str(storage.as_path(config.path) / selections.DIRECTORY)
+    if found[0].kind in ("model", _UNKNOWN) and _may_be_there(inside):
+        found.append(_verify_or_say_why_not(inside, config))
+    return found
 
 
 def table(results: list[Verified]) -> str:
     """Lays results out for a terminal: a line for each artifact, and what is wrong below it."""
     titles = ("kind", "name", "version", "shards", "rows", "bytes", "fingerprint", "checked", "result")
     lines = [
-        (r.kind, r.name, r.version, f"{r.shards:,}", f"{r.rows:,}", f"{r.bytes:,}", r.fingerprint[:12], r.depth,
-         "FAILED" if r.findings else "ok")
+        (r.kind, printable(r.name), printable(r.version), f"{r.shards:,}", f"{r.rows:,}", f"{r.bytes:,}",
+         r.fingerprint[:12], r.depth, "FAILED" if r.findings else "ok")
         for r in results
     ]  # fmt: skip
     widths = [max(map(len, column)) for column in zip(titles, *lines, strict=True)]
     printed = ["  ".join(f"{title:<{width}}" for title, width in zip(titles, widths, strict=True)).rstrip()]
     for result, line in zip(results, lines, strict=True):
         printed.append("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
-        printed += [f"  {result.path}: {finding}" for finding in result.findings]
+        printed += [f"  {printable(f'{result.path}: {finding}')}" for finding in result.findings]
     return "\n".join(printed)
 
 
@@ -99,7 +101,7 @@ def _verify_or_say_why_not(path: str, config: VerifyConfig) -> Verified:
         return verify(path, config.depth, config.workers)
     except (SuperbatchError, OSError) as error:
         return Verified(
-            path, "unknown", "", "", "", config.depth, 0, 0, 0, [f"{manifests.FILE_NAME}: {_one_line(error)}"]
+            path, _UNKNOWN, "", "", "", config.depth, 0, 0, 0, [f"{manifests.FILE_NAME}: {_one_line(error)}"]
         )
 
 
@@ -194,18 +196,23 @@ def _check_parents(manifest: manifests.Manifest) -> Iterator[str]:
     """Compares the parents that can be reached; one that has moved away is no finding."""
     for parent in manifest.parents:
         try:
-            if not manifests.exists(parent.path):
-                log.info("%s %s is not there any more: not compared", parent.role, parent.path)
-                continue
-            found = manifests.read(parent.path).fingerprint
-        except (DataError, OSError) as error:  # of the bucket that it lies in
-            log.info("%s %s cannot be reached: not compared (%s)", parent.role, parent.path, _one_line(error))
-            continue
+            found = reach(parent)
         except IntegrityError as error:
             yield f"parent {parent.role}: {error}"
             continue
-        if found != parent.fingerprint:
-            yield f"parent {parent.role}: {parent.path} is {found}, recorded {parent.fingerprint}"
+        if found is None:
+            log.info("%s %s cannot be reached: not compared", parent.role, parent.path)
+        elif found.fingerprint != parent.fingerprint:
+            yield f"parent {parent.role}: {parent.path} is {found.fingerprint}, recorded {parent.fingerprint}"
+
+
+def _may_be_there(path: str) -> bool:
+    """Whether a path exists; no, in a bucket that cannot be used, which has been said then."""
+    try:
+        access.check(path)
+        return storage.as_path(path).exists()
+    except (SuperbatchError, OSError):
+        return False
 
 
 def _one_line(error: Exception) -> str:

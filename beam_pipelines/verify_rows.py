@@ -15,7 +15,7 @@ from PIL import Image
 
 from schemas import manifest as manifests
 from schemas import records, shards, storage
-from schemas.errors import SuperbatchError
+from schemas.errors import DataError, SuperbatchError
 from schemas.identity import example_uid, image_identity, normalise_text
 
 _UNIT_TOLERANCE = 1e-2  # 16 bits move a vector of width 768 off the unit sphere by less
@@ -41,6 +41,18 @@ def check_rows(path: str, manifest: manifests.Manifest, shard: manifests.Shard, 
         yield from checks[manifest.kind](path, manifest, shard, deep)
     except (SuperbatchError, OSError) as error:
         yield f"{shard.name}: {error}"
+
+
+def reach(parent: manifests.Parent) -> manifests.Manifest | None:
+    """Reads a parent's manifest; None where it has moved away, or lies in a bucket that cannot be used from here.
+
+    Raises:
+      IntegrityError: it was altered.
+    """
+    try:
+        return manifests.read(parent.path) if manifests.exists(parent.path) else None
+    except (DataError, OSError):
+        return None
 
 
 def check_opens(path: str, manifest: manifests.Manifest, shard: manifests.Shard) -> Iterator[str]:
@@ -84,16 +96,16 @@ def _check_embeddings(path: str, manifest: manifests.Manifest, shard: manifests.
     if info is None:
         yield f"{manifests.FILE_NAME}: no `embeddings` section"
         return
-    corpus = manifest.parent("corpus").path
     rows = [records.decode_embedding(r) for r in shards.read_all(storage.as_path(path) / shard.name, shard.rows)]
     for side, width in (("image", info.image_width), ("text", info.text_width)):
         stored = [getattr(row, f"{side}_embedding") for row in rows]
         records.unpack_vectors(stored, info.dtype, width)
         if deep:
             yield from _check_lengths(shard, side, rows, records.as_stored(stored, info.dtype, width))
-    if not manifests.exists(corpus):
+    corpus = manifest.parent("corpus")
+    if reach(corpus) is None:
         return
-    theirs = shards.read_all(storage.as_path(corpus) / shard.name, shard.rows)
+    theirs = shards.read_all(storage.as_path(corpus.path) / shard.name, shard.rows)
     for row, (embedding, record) in enumerate(zip(rows, theirs, strict=True)):
         uid = records.record_uid(record)
         if embedding.uid != uid:
@@ -122,10 +134,11 @@ def _check_selections(path: str, manifest: manifests.Manifest, shard: manifests.
         return
     if part.num_rows != shard.rows:
         yield f"{shard.name}: {part.num_rows} rows, recorded {shard.rows}"
-    corpus = manifest.parent("corpus").path
-    if "uid" not in part.column_names or not manifests.exists(corpus):
+    corpus = manifest.parent("corpus")
+    reached = reach(corpus) if "uid" in part.column_names else None
+    if reached is None:
         return
-    reader = shards.open_dataset(corpus, manifests.read(corpus, kind="corpus"))
+    reader = shards.open_dataset(corpus.path, reached)
     rows = part["row"].to_pylist()
     for row, uid, record in zip(rows, part["uid"].to_pylist(), reader.read(rows), strict=True):
         if records.record_uid(record) != uid:

@@ -39,9 +39,9 @@ def check_alias(alias: str) -> None:
     Raises:
       ConfigError: naming the value and what is allowed.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", alias):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", alias):
         raise ConfigError(
-            f"alias is {alias!r}; it must be letters, digits, _ . and -, beginning with a letter or digit"
+            f"alias is {alias!r}; it must be letters, digits, _ . and -, beginning with a letter or digit, 100 at most"
         )
 
 

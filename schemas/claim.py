@@ -15,6 +15,7 @@ class Claim(Sealed):
     """Which content a version has or will have, who publishes it, and since when."""
 
     fingerprint: str
+    files: str  # sha256 over the names and hashes of all files: what the fingerprint leaves out, cards among it
     name: str
     version: str
     publisher: str

@@ -13,6 +13,7 @@ sha256, counts what was read and what became of it, and points at the artifacts 
 import hashlib
 import json
 import re
+from collections import Counter
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, Self, get_args
@@ -26,6 +27,7 @@ from schemas.rejections import Reason
 
 SCHEMA_VERSION = 1
 FILE_NAME = "manifest.json"
+_NEVER_LISTED = (FILE_NAME, "_claim.json")  # the latter comes with a publication
 Kind = Literal["corpus", "model", "embeddings", "selections", "export"]
 _RECORDED_LIBRARIES = (
     "superbatch", "apache-beam", "array-record", "flax", "jax", "numpy", "pillow", "pyarrow", "sentencepiece"
@@ -140,6 +142,18 @@ class Manifest(_Strict):
     embeddings: EmbeddingInfo | None = None
     fingerprint: str
     checksum: str
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Self:
+        if unknown := sorted(set(self.content_fields) - self.config.keys()):
+            raise ValueError(f"content_fields names {unknown[0]!r}, which config lacks")
+        names = [file.name for file in (*self.shards, *self.files)]
+        for name in names:
+            if not set(name.split("/")).isdisjoint(("", ".", "..")) or name in _NEVER_LISTED:
+                raise ValueError(f"{name!r} cannot be one of an artifact's files")
+        if twice := sorted(name for name, times in Counter(names).items() if times > 1):
+            raise ValueError(f"{twice[0]!r} is listed twice")
+        return self
 
     @property
     def rows(self) -> int:
@@ -309,7 +323,7 @@ def check_version(version: str) -> None:
     Raises:
       ConfigError: it has another.
     """
-    if not re.fullmatch(r"\d+\.\d+\.\d+", version):
+    if not re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", version):
         raise ConfigError(f"version is {version!r}; it must be three numbers such as 1.0.0")
 
 

@@ -28,6 +28,7 @@ from schemas import access
 
 _CHUNK = 1 << 20
 TEMPORARY_PREFIX = ".tmp-"
+WORK_DIRECTORY = ".work"  # of a job, in its output
 
 
 def as_path(path: "str | os.PathLike[str]") -> epath.Path:
@@ -50,6 +51,12 @@ def absolute(path: "str | os.PathLike[str]") -> str:
     """Returns how other artifacts refer to this path: absolute locally, unchanged on an object store."""
     text = os.fspath(path)
     return text.rstrip("/") if is_remote(text) else os.path.abspath(os.path.expanduser(text))
+
+
+def overlap(one: str, other: str) -> bool:
+    """Says whether two directories are the same, or one of them lies in the other."""
+    first, second = (f"{absolute(path)}/" for path in (one, other))
+    return first.startswith(second) or second.startswith(first)
 
 
 def is_remote(path: "str | os.PathLike[str]") -> bool:
@@ -219,10 +226,12 @@ def _unless_contended(function: Any, path: str, raised: Any) -> None:
 def remove_temporary(directory: "str | os.PathLike[str]") -> None:
     """Removes temporary files that killed attempts left below a directory; only when nobody writes there any more.
 
-    Object stores have none: files for them are written elsewhere, on the machine that sends them.
+    Folders in which a job of their own is at work (they have a hidden working folder) are left alone. Object stores
+    have none: files for them are written elsewhere, on the machine that sends them.
     """
     if not is_remote(directory):
-        for folder, _, names in os.walk(Path(directory).expanduser()):
+        for folder, inside, names in os.walk(Path(directory).expanduser()):
+            inside[:] = [name for name in inside if not Path(folder, name, WORK_DIRECTORY).exists()]
             for name in names:
                 if name.startswith(TEMPORARY_PREFIX):
                     Path(folder, name).unlink(missing_ok=True)

@@ -57,7 +57,7 @@ def builders(miniature: str) -> dict[str, tuple[Any, Callable[[beam.Pipeline], N
     publish_config = publish.PublishConfig(dataset=f"{BUCKET}/pool", destination=f"{BUCKET}/data", alias="latest")
     version = publication.Publication(
         source=f"{BUCKET}/pool", destination=f"{BUCKET}/data", name="pool", version="1.0.0",
-        fingerprint=corpus.fingerprint, manifest_sha256="0" * 64, publisher="us",
+        fingerprint=corpus.fingerprint, files="0" * 64, manifest_sha256="0" * 64, publisher="us",
     )  # fmt: skip
     return {
         "ingest": (ingest_config, lambda pipeline: ingest.build(pipeline, ingest_config, tasks)),

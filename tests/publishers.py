@@ -103,8 +103,8 @@ def _publisher(name: str, sources: list[str], destination: str) -> Callable[[], 
 
 def _mover(version: str, destination: str, replaced: list[tuple[str, str]]) -> Callable[[], dict[str, Any]]:
     ours = publication.Publication(
-        source="", destination=destination, name="raced", version=version, fingerprint=version, manifest_sha256="",
-        publisher=f"mover of {version}",
+        source="", destination=destination, name="raced", version=version, fingerprint=version,
+        files="", manifest_sha256="", publisher=f"mover of {version}",
     )  # fmt: skip
 
     def act() -> dict[str, Any]:

@@ -339,7 +339,10 @@ def test_an_attempt_that_another_one_overtakes_ends_well(miniature, exported, tm
         (["--format=big_vision", "--checkpoint=w", "--name=n"], "name is 'n', and format big_vision is of a model"),
         (["--format=parquet", "--dataset=/nowhere"], "/nowhere is not a complete corpus"),
         (["--format=parquet", "--dataset=IN/embeddings"], "IN/embeddings holds embeddings, and corpus is needed here"),
-        (["--format=parquet", "--dataset=OUT"], "nothing is written into the dataset itself"),
+        (
+            ["--format=parquet", "--dataset=OUT"],
+            "where one lies in the other: every artifact has its",
+        ),
         (["--format=parquet", "--dataset=d", "--name=a/b"], "name is 'a/b'"),
         (["--format=parquet", "--dataset=d", "--version=1"], "version is '1'; it must be three numbers"),
         (["--format=parquet", "--dataset=IN/curated", "--shards=3"], "unknown flag '--shards=3'"),

@@ -114,6 +114,26 @@ def test_quotas_that_leave_too_few_are_told_and_may_be_changed(miniature, tmp_pa
     )
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--control=OUT/curated"], "control's uniform/ is 'OUT/curated/uniform'"),
+        (["--output=CORPUS/curated"], "output is 'CORPUS/curated' and corpus is 'CORPUS'"),
+        (["--output=CORPUS/.."], "output is 'CORPUS/..' and corpus is 'CORPUS'"),
+        (["--quotas=[1]"], "quotas is [1]; it must map values to shares"),
+        (["--version=١.٠.٠"], "it must be three numbers such as 1.0.0"),
+    ],
+)
+def test_outputs_that_would_lie_in_other_artifacts_are_refused(miniature, tmp_path, capsys, flags, words):
+    places = {"OUT": str(tmp_path), "CORPUS": str(miniature / "corpora/pool")}
+    for name, path in places.items():
+        flags, words = [flag.replace(name, path) for flag in flags], words.replace(name, path)
+    assert cli.main(curate(miniature, tmp_path, *flags)) == 1
+    assert words in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert not (miniature / "corpora/pool/curated").exists()
+
+
 def test_models_learn_from_weights_and_only_where_there_are_some(miniature, tmp_path, capsys):
     assert cli.main(curate(miniature, tmp_path, "--policy=weighted")) == 0
     weights = [row.selection.weight for row in rows_of(tmp_path / "curated")]

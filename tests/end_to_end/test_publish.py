@@ -363,6 +363,11 @@ def test_what_cannot_be_published_is_refused_with_the_cure(miniature, other, tmp
     assert "holds embeddings; corpus" in failure(capsys, *publish(miniature / "embeddings", tmp_path))
     assert "is not a complete" in failure(capsys, *publish(tmp_path / "nothing", tmp_path))
     assert "gs://BUCKET/PREFIX or a local folder" in failure(capsys, *publish(curated, "s3://bucket/data"))
+    assert "there must be a name" in failure(capsys, *publish(curated, "gs://bucket//data"))
+    assert "there must be a name" in failure(capsys, *publish(curated, "gs://bucket/./data"))
+    assert "where one lies in the other" in failure(capsys, *publish(_nested(curated, tmp_path / "n"), tmp_path / "n"))
+    shutil.rmtree(tmp_path / "n")
+    assert "100 at most" in failure(capsys, *publish(curated, tmp_path, f"--alias={'a' * 101}"))
     assert "alias is '../x'" in failure(capsys, *publish(curated, tmp_path, "--alias=../x"))
     assert "in its files. Set them where it is made" in failure(capsys, *publish(curated, tmp_path, "--version=2.0.0"))
     assert "publisher is ' '" in failure(capsys, *publish(curated, tmp_path, "--publisher= "))
@@ -372,6 +377,54 @@ def test_what_cannot_be_published_is_refused_with_the_cure(miniature, other, tmp
     assert "already holds corpus" in failure(capsys, *publish(curated, tmp_path))
     assert "where it would be published to" in failure(capsys, *publish(tmp_path / VERSION, tmp_path))
     assert not (tmp_path / VERSION / "_claim.json").exists()
+
+
+def _nested(dataset: Path, destination: Path) -> Path:
+    """A copy of a dataset where its versions would lie."""
+    return Path(shutil.copytree(dataset, destination / "mini_curated"))
+
+
+def licensed(miniature: Path, output: Path, *flags: str) -> Path:
+    """The miniature's curated set once more, with a licence on its card: the same fingerprint."""
+    selections = [f"--corpus={miniature}/corpora/pool", f"--selections={miniature}/workdirs/distill", "--budget=16"]
+    made = ["curate", *selections, "--name=mini_curated", "--shards=2", "--license=CC-BY-4.0", f"--output={output}"]
+    assert cli.main([*made, *flags]) == 0
+    assert manifests.read(str(output)).fingerprint == manifests.read(str(miniature / "curated")).fingerprint
+    return output
+
+
+def test_the_same_rows_under_another_card_are_another_version(miniature, tmp_path, capsys):
+    stated = licensed(miniature, tmp_path / "stated")
+    assert cli.main(publish(miniature / "curated", tmp_path / "d")) == 0
+    line = failure(capsys, *publish(stated, tmp_path / "d"))
+    assert "for the same rows with other files beside them" in line
+    assert "--version" in line
+    before = contents(tmp_path / "d" / VERSION)
+    # Held, and not complete yet: the other making is refused as well, and nothing of it is there.
+    (tmp_path / "d" / VERSION / "manifest.json").unlink()
+    (tmp_path / "d" / VERSION / "README.md").unlink()
+    assert "for the same rows with other files" in failure(capsys, *publish(stated, tmp_path / "d"))
+    assert cli.main(publish(miniature / "curated", tmp_path / "d")) == 0
+    assert contents(tmp_path / "d" / VERSION) == before
+    # The job's version is part of what it is: a finished directory does not pass for another one.
+    same = ["--license=CC-BY-4.0", "--version=1.1.0", f"--output={stated}"]
+    selections = [f"--corpus={miniature}/corpora/pool", f"--selections={miniature}/workdirs/distill", "--budget=16"]
+    line = failure(capsys, "curate", *selections, "--name=mini_curated", "--shards=2", *same)
+    assert "version was '1.0.0', now '1.1.0'" in line
+    assert cli.main(publish(licensed(miniature, tmp_path / "new", "--version=1.1.0"), tmp_path / "d")) == 0
+    assert verify(str(tmp_path / "d/mini_curated/1.1.0")).findings == []
+
+
+def test_a_file_that_was_lost_after_publication_comes_back(miniature, tmp_path, capsys):
+    assert cli.main(publish(miniature / "curated", tmp_path)) == 0
+    before = contents(tmp_path / VERSION)
+    sorted((tmp_path / VERSION).glob("*-of-*"))[1].unlink()
+    capsys.readouterr()
+    assert cli.main(publish(miniature / "curated", tmp_path)) == 0
+    said = capsys.readouterr().err
+    assert "nothing to do" not in said
+    assert "is gone, or has another size" in said
+    assert contents(tmp_path / VERSION) == before
 
 
 def test_verify_names_a_claim_that_was_altered_or_belongs_elsewhere(miniature, other, tmp_path, capsys):

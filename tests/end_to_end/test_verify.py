@@ -175,3 +175,56 @@ def test_deep_measures_every_vector(miniature, tmp_path):
     assert verify(str(tmp_path / "e")).findings == []  # float16 vectors are normalised anew when they are read
     [finding] = verify(str(tmp_path / "e"), "deep").findings
     assert finding.endswith("row 3 (" + row.uid + ") is valid, and its text vector has length 2")
+
+
+def altered(directory, **changes) -> None:
+    """Writes a manifest whose content is another, and whose checksums hold."""
+    manifest = manifests.read(str(directory)).model_copy(update=changes)
+    manifest = manifest.model_copy(update={"fingerprint": manifest.compute_fingerprint()})
+    manifest = manifest.model_copy(update={"checksum": manifest.compute_checksum()})
+    (directory / "manifest.json").write_bytes(manifests.serialise(manifest))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("../elsewhere", "'../elsewhere' cannot be one of an artifact's files"),
+        ("/etc/passwd", "'/etc/passwd' cannot be one of an artifact's files"),
+        ("manifest.json", "'manifest.json' cannot be one of an artifact's files"),
+        ("features.json", "'features.json' is listed twice"),
+    ],
+)
+def test_manifests_that_name_impossible_files_are_none(miniature, tmp_path, name, words):
+    shutil.copytree(miniature / "curated", tmp_path / "c")
+    files = manifests.read(str(tmp_path / "c")).files
+    altered(tmp_path / "c", files=[*files, files[0].model_copy(update={"name": name})])
+    with pytest.raises(IntegrityError, match=words):
+        manifests.read(str(tmp_path / "c"))
+
+
+def test_names_from_a_manifest_cannot_forge_lines(miniature, tmp_path, capsys):
+    shutil.copytree(miniature / "curated", tmp_path / "c")
+    altered(tmp_path / "c", name="x\n\x1b[32mcorpus fine 1.0.0 ok")
+    assert cli.main(["verify", str(tmp_path / "c")]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert cli.main(["lineage", str(tmp_path / "c")]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_lineage_ends_where_something_else_lies_now(miniature, tmp_path, capsys):
+    """Such as the artifact itself, moved over its parent: that would be a circle."""
+    shutil.copytree(miniature / "curated", tmp_path / "pool")
+    pool = manifests.as_parent("corpus", str(tmp_path / "pool"), manifests.read(str(miniature / "corpora/pool")))
+    altered(tmp_path / "pool", parents=[pool])
+    assert cli.main(["lineage", str(tmp_path / "pool")]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    itself = manifests.read(str(tmp_path / "pool")).fingerprint[:12]
+    assert itself in first
+    assert second == f"└─ corpus {pool.fingerprint[:12]} (at {tmp_path}/pool there is {itself} now)"
+
+
+def test_a_parent_that_cannot_be_reached_is_no_finding(miniature, tmp_path, capsys):
+    shutil.copytree(miniature / "embeddings", tmp_path / "e")
+    parents = manifests.read(str(tmp_path / "e")).parents
+    altered(tmp_path / "e", parents=[parents[0].model_copy(update={"path": str(tmp_path / "gone")}), *parents[1:]])
+    assert verify(str(tmp_path / "e")).findings == []

@@ -10,7 +10,12 @@ from schemas.claim import Claim, read_claim
 from schemas.errors import ConfigError, DataError, IntegrityError
 
 CLAIM = Claim(
-    fingerprint="f" * 64, name="pool", version="1.0.0", publisher="Zoë Ångström", created="2026-11-24T10:00:00+00:00"
+    fingerprint="f" * 64,
+    files="e" * 64,
+    name="pool",
+    version="1.0.0",
+    publisher="Zoë Ångström",
+    created="2026-11-24T10:00:00+00:00",
 )
 ALIAS = Alias(
     name="pool", version="1.0.0", fingerprint="f" * 64, path="gs://b/pool/1.0.0", moved="2026-11-24T10:00:00+00:00",
