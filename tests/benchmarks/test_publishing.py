@@ -45,7 +45,7 @@ def test_damage_that_verify_does_not_name_is_counted(tmp_path, monkeypatch):
 
     def names_the_first(config):
         changed = damage.contents(tmp_path) != SHARDS
-        return [verify.Verified("", "corpus", "", 2, 0, [f"{first}: changed"] if changed else [])]
+        return [verify.Verified("", "corpus", "", "", "", "full", 2, 0, 0, [f"{first}: changed"] if changed else [])]
 
     monkeypatch.setattr(verify, "run", names_the_first)
     [row], problems = damage.flip(tmp_path, 50, random.Random(0))
