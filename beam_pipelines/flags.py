@@ -1,7 +1,8 @@
 """Switches that are given as `--x=true` and `--x=false`: templates of jobs know no other way.
 
-A Flex template passes every parameter as one word, `--name=value`. The flags of our configs (`--x`, `--no_x`) and Beam's
-(`--x` alone) refuse a value. Here both spellings become the one that their parsers know. Nothing of Beam is imported.
+A Flex template passes every parameter as one word, `--name=value`. The flags of our configs (`--x`, `--no_x`) and
+Beam's (`--x` alone) refuse a value. Here both spellings become the one that their parsers know. Nothing of Beam is
+imported.
 """
 
 import argparse

@@ -1,14 +1,15 @@
 """The specs of the Flex templates, made from the jobs' own configs: `python -m infra.flex.templates`.
 
 Enters: the config dataclass of each Beam job. Leaves: one metadata file a job in `infra/flex/metadata/`, whose
-parameters are the job's flags; or, with `--image --output`, whole container specs, which Dataflow launches. Flags, their
-texts, defaults and choices come from the config, so a template cannot offer what its job does not take.
+parameters are the job's flags; or, with `--image --output`, whole container specs, which Dataflow launches. Flags,
+their texts, defaults and choices come from the config, so a template cannot offer what its job does not take.
 """
 
 import ast
 import dataclasses
 import importlib
 import inspect
+import itertools
 import json
 import re
 import textwrap
@@ -89,7 +90,7 @@ TEMPLATES = (
     Template(
         "curate",
         "Superbatch curate: selections to a curated dataset",
-        {name: BUCKET for name in ("corpus", "selections", "output", "control", "embeddings", "decontaminate")},
+        dict.fromkeys(("corpus", "selections", "output", "control", "embeddings", "decontaminate"), BUCKET),
     ),
     Template(
         "export",
@@ -116,13 +117,9 @@ def metadata(template: Template) -> dict[str, Any]:
         for f in dataclasses.fields(config)
         if f.name not in template.left_out
     ]
-    parameters += [
-        {
-            "name": flag.name, "label": _label(flag.name), "helpText": _sentence(flag.help), "isOptional": True,
-            "paramType": "TEXT", "regexes": [flag.regex],
-        }
-        for flag in template.beam_flags
-    ]  # fmt: skip
+    for flag in template.beam_flags:
+        named = {"name": flag.name, "label": _label(flag.name), "helpText": _sentence(flag.help)}
+        parameters.append(named | {"isOptional": True, "paramType": "TEXT", "regexes": [flag.regex]})
     description = _sentence(" ".join((config.__doc__ or "").split()))
     return {"name": template.title, "description": description, "parameters": parameters}
 
@@ -186,10 +183,10 @@ def _without_none(hint: Any) -> Any:
 
 def _field_docstrings(config: type[Any]) -> dict[str, str]:
     """Reads the text below each field of a dataclass, which Python itself does not keep."""
-    [body] = ast.parse(textwrap.dedent(inspect.getsource(config))).body
-    assert isinstance(body, ast.ClassDef)
+    [declared] = ast.parse(textwrap.dedent(inspect.getsource(config))).body
+    assert isinstance(declared, ast.ClassDef)
     found = {}
-    for statement, following in zip(body.body, body.body[1:], strict=False):
+    for statement, following in itertools.pairwise([*declared.body, ast.Pass()]):
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             if not isinstance(following, ast.Expr) or not isinstance(following.value, ast.Constant):
                 raise ConfigError(f"{config.__name__}.{statement.target.id} has no text below it: say what it is")

@@ -66,7 +66,7 @@ def test_a_switch_of_beam_without_an_opposite_takes_a_value():
 
 @pytest.mark.parametrize("value", ["", "yes", "1"])
 def test_a_switch_has_no_other_values(value):
-    with pytest.raises(errors.ConfigError, match="no_auth is .*; it is a switch: --no_auth=true or --no_auth=false"):
+    with pytest.raises(errors.ConfigError, match=r"no_auth is .*; it is a switch: --no_auth=true or --no_auth=false"):
         job.parse_options([f"--no_auth={value}"], CONFIG)
 
 

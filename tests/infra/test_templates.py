@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -12,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from google.cloud import dataflow_v1beta3 as dataflow
 
-from beam_pipelines.curate_config import CurateConfig
 from infra import cli
 from infra.flex import templates
+from schemas import errors
 from schemas import manifest as manifests
 from tests import commands
 from tests.conftest import picture
@@ -108,6 +109,17 @@ def test_a_switch_becomes_a_boolean_parameter():
     assert (parameter["paramType"], parameter["defaultValue"]) == ("BOOLEAN", "true")
 
 
+def test_a_field_without_a_text_is_no_flag_that_anybody_understands():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Of a job whose flag says nothing."""
+
+        silent: int = 1
+
+    with pytest.raises(errors.ConfigError, match=r"Config.silent has no text below it"):
+        templates._field_docstrings(Config)
+
+
 def test_the_command_writes_whole_specs_for_an_image_that_was_pushed(tmp_path, capsys):
     config = templates.TemplatesConfig(image=IMAGE, output=str(tmp_path))
     assert templates.run(config) == [f"{tmp_path}/{job}.json" for job in BY_JOB]
@@ -170,15 +182,10 @@ def test_a_launch_runs_the_job(job, miniature, tmp_path):
     words = [f"--{name}={value}" for name, value in given.items()]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", launcher, *words, *LAUNCHER], cwd=commands.ROOT, capture_output=True,
-        text=True, timeout=240, check=False, env=commands.os.environ | {"PYTHONPATH": str(commands.ROOT)},
+        text=True, timeout=240, check=False, env=os.environ | {"PYTHONPATH": str(commands.ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     made = f"{tmp_path}/published/mini_curated/1.0.0" if job == "publish" else f"{tmp_path}/out"
     kinds = {"ingest": "corpus", "embed": "embeddings", "curate": "corpus", "export": "export", "publish": "corpus"}
     manifest = manifests.read(made)
     assert (manifest.kind, manifest.rows) == (kinds[job], {"ingest": 2, "curate": 4}.get(job, 16))
-
-
-def test_the_templates_of_curate_take_every_word_the_config_takes():
-    """Quotas are one word, as templates pass it."""
-    assert CurateConfig.__dataclass_fields__["quotas"].name in parameters("curate")

@@ -13,6 +13,7 @@ variables {
 }
 
 run "everything" {
+  command = plan
   module {
     source = "./superbatch"
   }
@@ -104,6 +105,7 @@ run "everything" {
 }
 
 run "machines_are_reached_by_nobody" {
+  command = plan
   module {
     source = "./superbatch"
   }
@@ -133,6 +135,7 @@ run "machines_are_reached_by_nobody" {
 }
 
 run "templates_run_as_their_role" {
+  command = plan
   module {
     source = "./superbatch"
   }
@@ -163,6 +166,7 @@ run "templates_run_as_their_role" {
 }
 
 run "data_goes_when_it_should" {
+  command = plan
   module {
     source = "./superbatch"
   }
@@ -195,6 +199,7 @@ run "data_goes_when_it_should" {
 }
 
 run "tpus" {
+  command = plan
   module {
     source = "./superbatch"
   }
@@ -221,6 +226,15 @@ run "tpus" {
 }
 
 run "somebody_is_told" {
+  command = plan
+  override_data {
+    target = data.google_project.this
+    values = { number = "11" }
+  }
+  override_data {
+    target = data.google_project.published
+    values = { number = "22" }
+  }
   module {
     source = "./superbatch"
   }
@@ -234,7 +248,7 @@ run "somebody_is_told" {
     error_message = "An alert reaches nobody."
   }
   assert {
-    condition     = google_billing_budget.this.amount[0].specified_amount[0].units == "5000" && length(google_billing_budget.this.budget_filter[0].projects) >= 1
+    condition     = google_billing_budget.this.amount[0].specified_amount[0].units == "5000" && google_billing_budget.this.budget_filter[0].projects == toset(["projects/11", "projects/22"])
     error_message = "The budget is not the one that was asked for."
   }
 }
