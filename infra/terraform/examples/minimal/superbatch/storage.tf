@@ -8,11 +8,11 @@
 #   publisher_temporary   Dataflow's files of publish: its code passes through here, so that others may not write it
 locals {
   buckets = {
-    raw                 = { versioned = true, temporary = false }
-    work                = { versioned = false, temporary = false }
-    templates           = { versioned = true, temporary = false }
-    temporary           = { versioned = false, temporary = true }
-    publisher_temporary = { versioned = false, temporary = true }
+    raw                 = { versioned = true, temporary = false, restorable = var.retention.superseded }
+    work                = { versioned = false, temporary = false, restorable = 7 } # jobs delete much here; 7 is the least
+    templates           = { versioned = true, temporary = false, restorable = var.retention.superseded }
+    temporary           = { versioned = false, temporary = true, restorable = 0 }
+    publisher_temporary = { versioned = false, temporary = true, restorable = 0 }
   }
 }
 
@@ -30,9 +30,9 @@ resource "google_storage_bucket" "this" {
     enabled = each.value.versioned
   }
 
-  # Deleted objects can be restored for so long; of temporary files that would only cost.
+  # Deleted objects can be restored for so long, and cost as before.
   soft_delete_policy {
-    retention_duration_seconds = each.value.temporary ? 0 : var.retention.superseded * 86400
+    retention_duration_seconds = each.value.restorable * 86400
   }
 
   lifecycle_rule {

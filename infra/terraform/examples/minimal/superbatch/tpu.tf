@@ -36,6 +36,9 @@ resource "google_container_cluster" "this" {
     enable_private_endpoint = true
   }
 
+  # None by address; private endpoints ask for the block.
+  master_authorized_networks_config {}
+
   # The control plane answers under a name, to whoever IAM lets in; its address does not matter.
   control_plane_endpoints_config {
     dns_endpoint_config {

@@ -101,7 +101,7 @@ variable "retention" {
   description = <<-TEXT
     Days after which data goes:
     temporary: Dataflow's own files, and uploads that were never finished
-    superseded: versions that were replaced (of pointers, templates and raw files) and deleted objects that can still be restored
+    superseded: versions that were replaced, and deleted objects that could still be restored, of pointers, templates and raw files
     cold: working data (corpora, embeddings, workdirs) moves to cheaper storage, where reading costs
     working: working data is deleted; null keeps it. Published versions are never deleted
   TEXT

@@ -196,6 +196,12 @@ run "data_goes_when_it_should" {
     condition     = [for rule in google_storage_bucket.this["work"].lifecycle_rule : one(rule.condition).age if one(rule.action).type == "Delete"] == [200]
     error_message = "Working data goes at another time than asked for."
   }
+  assert {
+    condition = { for name, bucket in google_storage_bucket.this : name => bucket.soft_delete_policy[0].retention_duration_seconds / 86400 } == {
+      raw = 14, work = 7, templates = 14, temporary = 0, publisher_temporary = 0
+    }
+    error_message = "Deleted objects are kept for another time."
+  }
 }
 
 run "tpus" {
