@@ -21,7 +21,7 @@ import apache_beam as beam
 import tyro
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
 
-from beam_pipelines import console, progress
+from beam_pipelines import console, flags, progress
 from schemas import errors, job_config, rejections, storage
 from schemas import manifest as manifests
 
@@ -38,6 +38,7 @@ def command(name: str, module: Any, arguments: list[str]) -> int:
 
     What the job made is told in one line: an artifact's counts, or whatever else it returns as it describes itself.
     """
+    arguments = flags.spell_out(arguments, flags.of_config(module.Config))
     config, beam_flags = tyro.cli(
         module.Config, prog=name, args=arguments, use_underscores=True, return_unknown_args=True
     )
@@ -58,22 +59,23 @@ def main(name: str) -> NoReturn:
     sys.exit(console.run_command(name, lambda: command(name, module, sys.argv[1:])))
 
 
-def parse_options(flags: list[str], config: Any) -> PipelineOptions:
+def parse_options(beam_flags: list[str], config: Any) -> PipelineOptions:
     """Parses Beam's own flags with every options class, since Beam drops unknown flags silently.
 
     Args:
-      flags: those that the job's own config did not know.
+      beam_flags: those that the job's own config did not know.
       config: the job's config; its fields are what a mistyped flag may have meant.
 
     Raises:
       ConfigError: a flag that neither the job nor Beam knows, or a value Beam refuses.
     """
-    _import_runner(flags)
+    _import_runner(beam_flags)
     parser: Any = _Parser(add_help=False, allow_abbrev=False)
     for options in (PipelineOptions, *_subclasses(PipelineOptions)):
         if "_add_argparse_args" in options.__dict__:
             options._add_argparse_args(parser)
-    _, unknown = parser.parse_known_args(flags)
+    words = flags.spell_out(beam_flags, flags.of_parser(parser))
+    _, unknown = parser.parse_known_args(words)
     if unknown:
         known = [f"--{field.name}" for field in dataclasses.fields(config)]
         known += sorted(o for action in parser._actions for o in action.option_strings if o.startswith("--"))
@@ -81,7 +83,7 @@ def parse_options(flags: list[str], config: Any) -> PipelineOptions:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}?" if close else "see --help for this job's own flags"
         raise errors.ConfigError(f"unknown flag {unknown[0]!r}: {hint}")
-    options = PipelineOptions(flags)
+    options = PipelineOptions(words)
     if options.view_as(StandardOptions).runner is None:
         options.view_as(StandardOptions).runner = LOCAL_RUNNER
     # Workers import the installed package; nothing of the launcher's session travels.
@@ -89,11 +91,11 @@ def parse_options(flags: list[str], config: Any) -> PipelineOptions:
     return options
 
 
-def _import_runner(flags: list[str]) -> None:
+def _import_runner(words: list[str]) -> None:
     """Imports the module of a runner that is named by its full path: it brings options of its own."""
     parser: Any = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--runner", default="")
-    module, _, _ = parser.parse_known_args(flags)[0].runner.rpartition(".")
+    module, _, _ = parser.parse_known_args(words)[0].runner.rpartition(".")
     if module:
         try:
             importlib.import_module(module)

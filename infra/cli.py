@@ -15,7 +15,7 @@ from typing import Any
 
 import tyro
 
-from beam_pipelines import console
+from beam_pipelines import console, flags
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -48,6 +48,7 @@ def _usage() -> str:
 
 
 def _parse(name: str, config: type, arguments: list[str]) -> Any:
+    arguments = flags.spell_out(arguments, flags.of_config(config))
     return tyro.cli(config, prog=f"superbatch {name}", args=arguments, use_underscores=True)
 
 

@@ -1,0 +1,1 @@
+"""Beam jobs as Flex templates of Dataflow."""
