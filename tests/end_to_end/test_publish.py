@@ -375,7 +375,7 @@ def test_what_cannot_be_published_is_refused_with_the_cure(miniature, other, tmp
     # What a job has made where versions lie is no published version: nobody claimed it.
     shutil.copytree(other, tmp_path / VERSION)
     assert "already holds corpus" in failure(capsys, *publish(curated, tmp_path))
-    assert "where it would be published to" in failure(capsys, *publish(tmp_path / VERSION, tmp_path))
+    assert "it would be published to" in failure(capsys, *publish(tmp_path / VERSION, tmp_path))
     assert not (tmp_path / VERSION / "_claim.json").exists()
 
 
