@@ -211,12 +211,12 @@ def _parquet_rows(file: BinaryIO, first: int) -> Iterator[_Row]:
     here = 0
     for batch in table.iter_batches(columns=wanted):
         for row, row_in_shard, uid in zip(*(batch.column(name).to_pylist() for name in wanted), strict=True):
-            if (row, row_in_shard) != (first + here, here):
-                yield (
-                    uid,
-                    f"says that it is row {row} and row_in_shard {row_in_shard}; {first + here} and {here} are due",
+            if (row, row_in_shard) != (first + here, here):  # and so are those that follow
+                raise IntegrityError(
+                    f"row {here} says that it is row {row} and row_in_shard {row_in_shard}; {first + here} and {here} "
+                    "are due"
                 )
-            elif not isinstance(uid, str) or not _UID.fullmatch(uid):
+            if not isinstance(uid, str) or not _UID.fullmatch(uid):
                 yield None, f"has uid {uid!r}; it must be {UID_HEX_DIGITS} hex digits"
             else:
                 yield uid, None
