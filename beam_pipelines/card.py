@@ -57,7 +57,7 @@ def render(output: Output, counts: manifest.Counts, languages: Mapping[str, int]
     rights = Rights.of(output.config)
     sections = [
         f"# {markdown.text(output.name)} {output.version}\n\n{description(output)}",
-        f"## Licence\n\n{_licence(rights)}",
+        f"## Licence\n\n{rights.as_markdown()}",
         f"## Rows\n\n{_counts(output, counts)}\n\n{_languages(languages)}",
         f"## How they were chosen\n\n{_settings(output)}",
         f"## What it was made from\n\n{_parents(output)}",
@@ -92,29 +92,6 @@ def _front(output: Output, rights: Rights, languages: Mapping[str, int]) -> dict
 
 def _size(rows: int) -> str:
     return next((name for power, name in enumerate(_SIZES, start=3) if rows < 10**power), _LARGEST)
-
-
-def _licence(rights: Rights) -> str:
-    said = []
-    if rights.license is None:
-        said.append(
-            "**The licence is not stated.** Until it is, assume no right to use or pass on these pictures and texts. "
-            "Whoever has the rights states it with `superbatch curate --license=CC-BY-4.0 --attribution=… "
-            "--homepage=… --published=…`, into a new directory: the rows and the fingerprint stay the same. Where this "
-            "version is published already, a new `--version` is needed."
-        )
-    else:
-        named = [] if rights.license_url == rights.license else [rights.spdx or markdown.code(rights.license)]
-        found = [] if rights.license_url is None else [markdown.link(rights.license_url)]
-        said.append(f"Licence, as the publisher states it: {', '.join([*named, *found])}.")
-    if rights.attribution is not None:
-        said.append(f"Credit: {markdown.text(rights.attribution)}")
-    if rights.homepage is not None:
-        said.append(f"Homepage: {markdown.link(rights.homepage)}")
-    if rights.published is not None:
-        said.append(f"Published: {rights.published}")
-    said.append("`url` and `source` of every row tell where it came from; rights in single pictures may differ.")
-    return "\n\n".join(said)
 
 
 def _counts(output: Output, counts: manifest.Counts) -> str:

@@ -1,6 +1,6 @@
 """`superbatch export`: a dataset or a model in the form that other programs read.
 
-    dataset shards ─ each into one file of the format ─► files ─► what goes over all of them, manifest
+    dataset shards ─ each into one file of the format ─► files ─► what goes over all of them, card, manifest
 
 Formats of datasets are in `beam_pipelines/exports/`, one file each. An export is an artifact, complete or absent; two
 exports of one dataset are equal, byte for byte. A model (`--format=big_vision`) becomes one file, without Beam and
@@ -17,7 +17,8 @@ import apache_beam as beam
 
 from beam_pipelines import completion, exports, job, progress
 from beam_pipelines.completion import Gather, ShardResult
-from beam_pipelines.exports import commit
+from beam_pipelines.exports import card, commit
+from beam_pipelines.rights import Rights
 from schemas import features, job_config, shards, storage
 from schemas import manifest as manifests
 from schemas.errors import ConfigError, IntegrityError
@@ -88,10 +89,20 @@ class ExportConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecordedConfig(ExportConfig):
+    """What an export's manifest records: name, version and rights are those that its dataset gave."""
+
+    license: str | None = None
+    homepage: str | None = None
+    attribution: str | None = None
+    published: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Export:
     """A dataset's export as every worker knows it."""
 
-    config: ExportConfig  # with name and version
+    config: RecordedConfig
     format: exports.DatasetFormat
     dataset: exports.Dataset
     parents: list[manifests.Parent]
@@ -106,7 +117,8 @@ class Export:
 
     @property
     def _identity(self) -> list[str]:
-        return ["name", "version", *job_config.content_fields(self.config)]
+        rights = [field.name for field in dataclasses.fields(Rights)]
+        return ["name", "version", *job_config.content_fields(self.config), *rights]
 
 
 def run(config: ExportConfig, beam_flags: Sequence[str] = ()) -> Any:
@@ -144,6 +156,10 @@ def plan(config: ExportConfig, of: exports.DatasetFormat) -> tuple[Export, list[
     if corpus.dataset is None:
         raise IntegrityError(f"{directory}: the manifest of a corpus lacks its `dataset` section")
     name, version = config.name or corpus.dataset.name, config.version or corpus.version
+    for field, value in (("name", name), ("split", corpus.dataset.split)):  # they name files, and stand in code
+        manifests.check_dataset_name(field, value)
+    manifests.check_version(version)
+    rights = Rights.recorded(directory, corpus.config)
     dataset = exports.Dataset(
         directory=directory,
         info=manifests.DatasetInfo(name=name, split=corpus.dataset.split),
@@ -151,9 +167,10 @@ def plan(config: ExportConfig, of: exports.DatasetFormat) -> tuple[Export, list[
         row_kind=features.row_kind(directory),
         shards=len(corpus.shards),
         rows=corpus.rows,
+        origin=exports.Origin(name=corpus.name, version=corpus.version, fingerprint=corpus.fingerprint, rights=rights),
     )
     export = Export(
-        config=dataclasses.replace(config, name=name, version=version),
+        config=RecordedConfig(**{**vars(config), **vars(rights), "name": name, "version": version}),
         format=of,
         dataset=dataset,
         parents=[manifests.as_parent("dataset", directory, corpus)],
@@ -208,6 +225,8 @@ def complete(export: Export, written: list[ShardResult]) -> manifests.Manifest:
     config, dataset = export.config, export.dataset
     in_order = completion.in_order(config.output, written, dataset.shards)
     data, others = exports.of(export.format).complete(config.output, dataset, in_order)
+    storage.replace(storage.as_path(config.output) / card.FILE_NAME, card.render(export.format, dataset))
+    others = [*others, *manifests.describe_files(config.output, [card.FILE_NAME])]
     return completion.commit(
         config.output,
         kind="export", name=dataset.info.name, version=dataset.version, config=config, parents=export.parents,

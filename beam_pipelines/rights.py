@@ -1,17 +1,20 @@
 """What whoever publishes a dataset states about it: its licence, homepage, credit and date. Nothing is assumed.
 
-Enters: the flags of a job, as given. Leaves: what they mean to Hugging Face and to Croissant. Licences that SPDX lists
-are known by its identifiers, in any case; any other is a name or an address of the publisher's own.
+Enters: the flags of a job, as given, or what a dataset's manifest records of them. Leaves: what they mean to Hugging
+Face, to Croissant, to TFDS and to whoever reads a card. Licences that SPDX lists are known by its identifiers, in any
+case; any other is a name or an address of the publisher's own.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import date
 from typing import Any, Self
 
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
-from schemas.errors import ConfigError
+from beam_pipelines import markdown
+from schemas.errors import ConfigError, IntegrityError
 
 # Where Hugging Face has names of its own, and what SPDX calls those.
 _FAMILIES = {"odc-by": "ODC-By-1.0", "odbl": "ODbL-1.0", "pddl": "PDDL-1.0", "c-uda": "C-UDA-1.0"}
@@ -44,6 +47,22 @@ class Rights:
           ConfigError: one of them cannot be what it is for.
         """
         return cls(**{field.name: getattr(config, field.name) for field in fields(cls)})
+
+    @classmethod
+    def recorded(cls, directory: str, settings: Mapping[str, Any]) -> Self:
+        """Takes them from the settings in a manifest; those of jobs that do not know them state nothing.
+
+        Raises:
+          IntegrityError: one of them cannot be what it is for.
+        """
+        found = {field.name: settings.get(field.name) for field in fields(cls)}
+        for name, value in found.items():
+            if value is not None and not isinstance(value, str):
+                raise IntegrityError(f"{directory}: the manifest records {name} {value!r}; it must be text")
+        try:
+            return cls(**found)
+        except ConfigError as error:
+            raise IntegrityError(f"{directory}: as its manifest records it, {error}") from None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -96,6 +115,29 @@ class Rights:
             return {"license": name}
         link = {"license_link": self.license_url} if self.license_url is not None else {}
         return {"license": "other", "license_name": self.license, **link}
+
+    def as_markdown(self) -> str:
+        """The section of a card that tells the licence."""
+        said = []
+        if self.license is None:
+            said.append(
+                "**The licence is not stated.** Until it is, assume no right to use or pass on these pictures and "
+                "texts. Whoever has the rights states it with `superbatch curate --license=CC-BY-4.0 --attribution=… "
+                "--homepage=… --published=…`, into a new directory: the rows and the fingerprint stay the same. Where "
+                "this version is published already, a new `--version` is needed."
+            )
+        else:
+            named = [] if self.license_url == self.license else [self.spdx or markdown.code(self.license)]
+            found = [] if self.license_url is None else [markdown.link(self.license_url)]
+            said.append(f"Licence, as the publisher states it: {', '.join([*named, *found])}.")
+        if self.attribution is not None:
+            said.append(f"Credit: {markdown.text(self.attribution)}")
+        if self.homepage is not None:
+            said.append(f"Homepage: {markdown.link(self.homepage)}")
+        if self.published is not None:
+            said.append(f"Published: {self.published}")
+        said.append("`url` and `source` of every row tell where it came from; rights in single pictures may differ.")
+        return "\n\n".join(said)
 
 
 def _is_date(text: str) -> bool:

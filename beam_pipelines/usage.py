@@ -1,4 +1,4 @@
-"""How a dataset is read by other programs, for its card: code and commands that run as they stand.
+"""How a dataset, or an export of it, is read by other programs, for its card: code and commands that run as they stand.
 
 `PATH` is the directory that the card lies in, local or on `gs://`. A test runs what Python there is.
 """
@@ -6,11 +6,31 @@
 from string import Template
 
 from beam_pipelines import croissant
+from beam_pipelines.exports import DatasetFormat
 from schemas import index
 from schemas.manifest import DatasetInfo
 
 PLACEHOLDER = "PATH"
 
+_TFRECORD = """\
+```python
+tfds.load("$NAME:$VERSION", split="$SPLIT", data_dir="DATA_DIR")  # a tf.data.Dataset
+config.input.data = dict(name="$NAME:$VERSION", split="$SPLIT", data_dir="DATA_DIR")  # in a config of big_vision
+```
+"""
+_OPEN_CLIP = """\
+python -m open_clip_train.main --dataset-type=webdataset --train-num-samples=$ROWS \\
+    --train-data="$TARS/$NAME-{00000..$LAST}.tar" --model=ViT-B-16 --batch-size=256
+"""
+_DUCKDB = """\
+```python
+import duckdb
+
+# On gs://, first: duckdb.register_filesystem(fsspec.filesystem("gs"))
+index = duckdb.read_parquet("PATH/$INDEX")
+print(index.aggregate("language, count(*) AS rows").order("rows DESC, language"))
+```
+"""
 _TEXT = """\
 ### TFDS
 
@@ -59,29 +79,16 @@ superbatch evaluate --checkpoint=WORKDIR --corpus=HELD_OUT
 superbatch export --dataset=PATH --format=tfrecord --output=DATA_DIR/$NAME/$VERSION
 ```
 
-```python
-tfds.load("$NAME:$VERSION", split="$SPLIT", data_dir="DATA_DIR")  # a tf.data.Dataset
-config.input.data = dict(name="$NAME:$VERSION", split="$SPLIT", data_dir="DATA_DIR")  # in a config of big_vision
-```
-
+$TFRECORD
 ### WebDataset, for open_clip
 
 ```sh
 superbatch export --dataset=PATH --format=webdataset --output=TARS
-python -m open_clip_train.main --dataset-type=webdataset --train-num-samples=$ROWS \\
-    --train-data="TARS/$NAME-{00000..$LAST}.tar" --model=ViT-B-16 --batch-size=256
-```
+$OPEN_CLIP```
 
 ### DuckDB
 
-```python
-import duckdb
-
-# On gs://, first: duckdb.register_filesystem(fsspec.filesystem("gs"))
-index = duckdb.read_parquet("PATH/$INDEX")
-print(index.aggregate("language, count(*) AS rows").order("rows DESC, language"))
-```
-
+$DUCKDB
 ### Croissant
 
 ```python
@@ -96,9 +103,33 @@ for record in itertools.islice(records, 3):
 ```
 """
 
+_OF_EXPORTS: dict[DatasetFormat, str] = {
+    "tfrecord": f"""\
+TFDS finds it by its name where `PATH` is `DATA_DIR/$NAME/$VERSION`, and anywhere with
+`tfds.builder_from_directory("PATH").as_dataset("$SPLIT")`.
+
+{_TFRECORD}""",
+    "webdataset": f"""\
+```sh
+{_OPEN_CLIP}```
+""",
+    "uids": """\
+```python
+import numpy as np
+
+uids = np.load("PATH/uids.npy")
+print(len(uids), [f"{first:016x}{last:016x}" for first, last in uids[:3].tolist()])
+```
+
+DataComp's `resharder.py -s PATH/uids.npy` takes these rows out of tars that `superbatch export --format=webdataset`
+made of this dataset or of what it was picked from.
+""",
+    "parquet": _DUCKDB,
+}
+
 
 def text(name: str, version: str, dataset: DatasetInfo, rows: int, shards: int) -> str:
-    """The section's Markdown.
+    """The section's Markdown, of a dataset.
 
     Args:
       name: of the dataset.
@@ -107,12 +138,27 @@ def text(name: str, version: str, dataset: DatasetInfo, rows: int, shards: int) 
       rows: how many there are.
       shards: in how many files.
     """
+    names = _names(name, version, dataset, rows, shards) | {"TARS": "TARS", "INDEX": index.pattern(dataset)}
+    parts = {"TFRECORD": _TFRECORD, "OPEN_CLIP": _OPEN_CLIP, "DUCKDB": _DUCKDB}
     return Template(_TEXT).substitute(
-        NAME=name,
-        VERSION=version,
-        SPLIT=dataset.split,
-        ROWS=rows,
-        LAST=f"{shards - 1:05d}",
-        INDEX=index.pattern(dataset),
-        RECORDS=croissant.RECORDS,
+        names, **{part: Template(content).substitute(names) for part, content in parts.items()}
     )
+
+
+def of_export(of: DatasetFormat, version: str, dataset: DatasetInfo, rows: int, shards: int) -> str:
+    """The section's Markdown, of an export in a format; it has as many files as the dataset has shards."""
+    names = _names(dataset.name, version, dataset, rows, shards)
+    return Template(_OF_EXPORTS[of]).substitute(
+        names, TARS=PLACEHOLDER, INDEX=f"{dataset.name}-{dataset.split}-*.parquet"
+    )
+
+
+def _names(name: str, version: str, dataset: DatasetInfo, rows: int, shards: int) -> dict[str, str]:
+    return {
+        "NAME": name,
+        "VERSION": version,
+        "SPLIT": dataset.split,
+        "ROWS": str(rows),
+        "LAST": f"{shards - 1:05d}",
+        "RECORDS": croissant.RECORDS,
+    }

@@ -6,6 +6,8 @@ is as recorded. How much is read is a choice:
     --shallow   the manifest, names and sizes of all files, every shard opens with its number of rows
     (default)   also: every file's sha256, every uid, alignment with the corpus
     --deep      also: every image decoded whole, every vector measured
+
+Exports are opened in the formats that they are in (`beam_pipelines/verify_exports.py`).
 """
 
 import logging
@@ -16,6 +18,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from beam_pipelines import verify_exports
 from beam_pipelines.verify_rows import check_opens, check_rows, reach
 from schemas import access, selections, storage
 from schemas import claim as claims
@@ -163,6 +166,8 @@ def _check_file(path: str, manifest: manifests.Manifest, file: manifests.File, d
         others = [other.name for other in [*manifest.shards, *manifest.files] if other.sha256 == digest]
         of_other = f" (that of {others[0]})" if others else ""
         yield f"{file.name}: sha256 {digest}{of_other}, recorded {file.sha256}"
+    elif isinstance(file, manifests.Shard) and manifest.kind == "export":
+        yield from verify_exports.check(path, manifest, file, depth)
     elif isinstance(file, manifests.Shard):
         if depth == "shallow":
             yield from check_opens(path, manifest, file)

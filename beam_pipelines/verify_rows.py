@@ -67,13 +67,19 @@ def check_opens(path: str, manifest: manifests.Manifest, shard: manifests.Shard)
 def _check_examples(path: str, manifest: manifests.Manifest, shard: manifests.Shard, deep: bool) -> Iterator[str]:
     """Recomputes the uid and image_id of every row."""
     for row, record in enumerate(shards.read_all(storage.as_path(path) / shard.name, shard.rows)):
-        example = records.decode_example(record)
-        if example.uid != example_uid(example.image, example.text):
-            yield f"{shard.name}: row {row} has uid {example.uid}, its image and text give another"
-        elif example.image_id != image_identity(example.image):
-            yield f"{shard.name}: row {row} has image_id {example.image_id}, its image gives another"
-        elif deep and (problem := _problem(example)):
-            yield f"{shard.name}: row {row} ({example.uid}) {problem}"
+        if wrong := check_example(records.decode_example(record), deep):
+            yield f"{shard.name}: row {row} {wrong}"
+
+
+def check_example(example: records.Example, deep: bool) -> str | None:
+    """Recomputes the uid and image_id of a row; says what is wrong with it, None if nothing is."""
+    if example.uid != example_uid(example.image, example.text):
+        return f"has uid {example.uid}, its image and text give another"
+    if example.image_id != image_identity(example.image):
+        return f"has image_id {example.image_id}, its image gives another"
+    if deep and (problem := _problem(example)):
+        return f"({example.uid}) {problem}"
+    return None
 
 
 def _problem(example: records.Example) -> str | None:

@@ -1,8 +1,8 @@
 """What a dataset is exported to: one file for each format, all of the same shape.
 
 A format makes one file of each shard (`write`), so that shards need nothing of each other, and then what goes over all
-of them (`complete`). What it writes depends on the rows, their shards and the dataset's name alone: two exports of one
-dataset are equal, byte for byte.
+of them (`complete`). What it writes depends on the rows, their shards, and the dataset's name and rights alone: two
+exports of one dataset are equal, byte for byte.
 """
 
 import re
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from beam_pipelines.rights import Rights
 from schemas import features, records
 from schemas import manifest as manifests
 from schemas.errors import IntegrityError
@@ -18,6 +19,16 @@ from schemas.identity import UID_HEX_DIGITS
 
 DatasetFormat = Literal["tfrecord", "webdataset", "uids", "parquet"]
 _UID = re.compile(f"[0-9a-f]{{{UID_HEX_DIGITS}}}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a dataset's own manifest says of it; it may be exported under another name."""
+
+    name: str
+    version: str
+    fingerprint: str
+    rights: Rights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +41,7 @@ class Dataset:
     row_kind: features.RowKind
     shards: int
     rows: int
+    origin: Origin
 
 
 @dataclass(frozen=True)

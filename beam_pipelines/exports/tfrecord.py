@@ -36,6 +36,9 @@ class TfRecord:
     def complete(
         self, output: str, dataset: Dataset, written: list[manifests.Shard]
     ) -> tuple[list[manifests.Shard], list[manifests.File]]:
-        """Writes TFDS's metadata."""
-        names = features.write_metadata(output, dataset.info, dataset.row_kind, written, dataset.version, _SUFFIX)
+        """Writes TFDS's metadata, which tell the rights as well."""
+        names = features.write_metadata(
+            output, dataset.info, dataset.row_kind, written, dataset.version, _SUFFIX,
+            **dataset.origin.rights.for_tfds(),
+        )  # fmt: skip
         return written, manifests.describe_files(output, names)

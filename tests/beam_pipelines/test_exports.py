@@ -9,6 +9,7 @@ import pytest
 from apache_beam.io.tfrecordio import _TFRecordUtil
 
 from beam_pipelines import exports, tfrecord
+from beam_pipelines.rights import Rights
 from schemas import index, records
 from schemas import manifest as manifests
 from schemas.errors import IntegrityError
@@ -35,6 +36,7 @@ def dataset_of(rows: int, shards: int = 1, kind="corpus") -> exports.Dataset:
     return exports.Dataset(
         directory="d", info=manifests.DatasetInfo(name="d", split="train"), version="1.0.0", row_kind=kind,
         shards=shards, rows=rows,
+        origin=exports.Origin(name="d", version="1.0.0", fingerprint="f", rights=Rights()),
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from beam_pipelines import croissant, curate
+from beam_pipelines import croissant, curate, markdown
 from beam_pipelines.verify import verify
 from infra import cli
 from schemas import features, index, records, shards
@@ -150,10 +150,10 @@ def test_the_card_counts_every_row_and_names_every_input(miniature):
         assert len(list((miniature / name).glob(front["configs"][0]["data_files"][0]["path"]))) == 2
 
 
-def test_hostile_text_stays_text(stated):
+def check_shown(card):
+    """The card as a page has our elements and links alone, and shows the hostile credit as it is."""
     from markdown_it import MarkdownIt
 
-    card = (stated / "curated/README.md").read_text()
     front = yaml.safe_load(card.split("---\n")[1])
     assert front["license"] == "cc-by-sa-4.0"
     page = MarkdownIt("commonmark", {"html": True, "linkify": False}).enable("table").render(card.split("---\n", 2)[2])
@@ -166,6 +166,10 @@ def test_hostile_text_stays_text(stated):
     assert (
         "<p>Credit: &lt;script&gt;alert(1)&lt;/script&gt; | [me](javascript:alert(2)) `c` *x* ---\\ ![i](http" in page
     )
+
+
+def test_hostile_text_stays_text(stated):
+    check_shown((stated / "curated/README.md").read_text())
     described = json.loads((stated / "curated/croissant.json").read_text())
     assert described["creditText"] == HOSTILE
     info = json.loads((stated / "curated/dataset_info.json").read_text())
@@ -184,6 +188,35 @@ def test_rights_change_no_fingerprint_and_cannot_be_changed_in_place(miniature, 
     line = capsys.readouterr().err.splitlines()[-1]
     assert "license was 'cc-by-sa-4.0', now 'CC0-1.0'" in line
     assert "choose another directory" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("curated", "tfrecord"), ("control/uniform", "webdataset"), ("curated", "uids"), ("control/uniform", "parquet")],
+)
+def test_an_export_repeats_what_its_dataset_states(miniature, stated, tmp_path, capsys, name, kind):
+    ours = ["export", f"--format={kind}", f"--output={tmp_path}/o", "--name=other"]
+    assert cli.main([*ours, f"--dataset={stated / name}"]) == 0
+    manifest = manifests.read(str(tmp_path / "o"))
+    assert "README.md" in [file.name for file in manifest.files]
+    assert {n: manifest.config[n] for n in ("license", "homepage", "attribution", "published")} == {
+        "license": "cc-by-sa-4.0", "homepage": "https://example.org/data?a=1&b=2", "attribution": HOSTILE,
+        "published": "2026-11-24",
+    }  # fmt: skip
+    card = (tmp_path / "o/README.md").read_text()
+    check_shown(card)
+    origin = manifests.read(str(stated / name))
+    assert f"of {markdown.text(origin.name)} 1\\.0\\.0, 16 rows, whose fingerprint is `{origin.fingerprint}`" in card
+    if kind == "tfrecord":
+        info = json.loads((tmp_path / "o/dataset_info.json").read_text())
+        assert info["redistributionInfo"]["license"] == "CC-BY-SA-4.0"
+        assert info["citation"] == HOSTILE
+        assert info["location"]["urls"] == ["https://example.org/data?a=1&b=2"]
+    if kind == "parquet":  # the same rows, of which nothing is stated: the card would be wrong
+        assert cli.main([*ours, f"--dataset={miniature / name}"]) == 1
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert "license was 'cc-by-sa-4.0', now None" in line
+        assert "choose another directory" in line
 
 
 def test_an_index_that_is_missing_or_damaged_is_made_anew_from_its_shard(miniature, tmp_path, monkeypatch, capsys):

@@ -193,6 +193,26 @@ def test_duckdb_and_arrow_read_the_tables(miniature, exported):
     assert best[0] == (ordered[0]["row"], ordered[0]["uid"])
 
 
+def test_the_python_on_the_cards_runs_as_it_stands(miniature, exported, capsys):
+    """That of TFRecord needs TensorFlow: it is what the test of TFDS runs, with the folder's name filled in."""
+    cards = {kind: (place(exported, kind) / "README.md").read_text() for kind in FORMATS}
+    for kind in ("uids", "parquet"):
+        [program] = re.findall(r"```python\n(.*?)```", cards[kind], re.DOTALL)
+        exec(program.replace("PATH", str(exported / kind)), {})
+    said = capsys.readouterr().out.splitlines()
+    uids = sorted(example.uid for example in examples(miniature / "curated"))
+    assert said[0] == f"16 {uids[:3]}"
+    assert any(re.fullmatch(r"│ en +│ +16 │", line) for line in said)
+    assert 'tfds.load("mini_curated:1.0.0", split="train", data_dir="DATA_DIR")' in cards["tfrecord"]
+    assert '--train-num-samples=16 \\\n    --train-data="PATH/mini_curated-{00000..00001}.tar"' in cards["webdataset"]
+    fingerprint = manifests.read(str(miniature / "curated")).fingerprint
+    for card in cards.values():
+        assert f"of mini\\_curated 1\\.0\\.0, 16 rows, whose fingerprint is `{fingerprint}`" in card
+        assert "**The licence is not stated.**" in card
+        assert str(miniature) not in card
+        assert "$" not in card
+
+
 def test_tables_of_a_plain_corpus_have_no_columns_of_the_selection(miniature, tmp_path):
     source = miniature / "corpora/pool"
     assert main(["export", f"--dataset={source}", "--format=parquet", f"--output={tmp_path}/p"]) == 0
@@ -211,7 +231,8 @@ def test_an_export_is_an_artifact_that_verifies_and_knows_its_dataset(miniature,
     assert manifest.counts == manifests.Counts(read=16, kept=16)
     assert manifest.parent("dataset").fingerprint == manifests.read(str(miniature / "curated")).fingerprint
     assert {file.name for file in [*manifest.shards, *manifest.files]} == set(snapshot(output))
-    assert main(["verify", str(output)]) == 0
+    for depth in ([], ["--shallow"], ["--deep"]):
+        assert main(["verify", str(output), *depth]) == 0
     assert main(["lineage", str(output)]) == 0
     assert "└─ dataset: corpus mini_curated 1.0.0" in capsys.readouterr().out
 
