@@ -1,7 +1,7 @@
 """`python -m infra.airflow.deploy`: a round's file becomes a DAG in a folder that Airflow reads.
 
 Enters: a round's file and a file that says where it runs. Leaves, in the DAG folder: `NAME.superbatch.json`, which
-holds every task's whole request (to Dataflow, to Kubernetes), and the Python files that make DAGs of any number of them.
+holds every task's whole request (to Dataflow, to Kubernetes), and the Python files that make DAGs of such.
 
 The stages are those of `superbatch round`, checked by their commands' own configs. Then they are listed once more with
 Airflow's placeholders where a run may decide: name, version, budget, pool and output. Airflow needs nothing of ours
