@@ -48,23 +48,23 @@ class Workers:
     machine_type: str | None = None
     max_workers: int | None = None
     disk_gb: int | None = None
-    experiments: list[str] = field(default_factory=list)  # worker_accelerator=… for `embed`, for example
+    accelerator: str | None = None  # of each worker of `embed`: type:nvidia-l4;count:1;install-nvidia-driver
 
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
-    """Where rounds run: what `infra/terraform` made, by its outputs' names."""
+    """Where rounds run: most of it is the output `deployment` of infra/terraform, by the same names."""
 
     project: str
     """Google Cloud project"""
     region: str
     """of Dataflow"""
     templates: str
-    """gs:// folder of the Flex templates, JOB.json each"""
-    image: str
-    """container image of launchers, workers, the trainer and evaluations"""
+    """gs:// folder of the Flex templates, JOB.json each, which name their images"""
     temporary: str
     """gs:// folder for Dataflow's temporary files"""
+    publisher_temporary: str
+    """the same for publications, where no other account writes"""
     worker_service_account: str
     """e-mail of the account of ingest, embed and curate"""
     publisher_service_account: str
@@ -76,13 +76,13 @@ class Deployment:
     cluster_location: str
     """its region or zone"""
     trainer: jobset.Machines
-    """what the trainer runs on; its namespace and account are the evaluations', too"""
+    """what the trainer runs on; its image, namespace and account are the evaluations', too"""
     workers: dict[str, Workers] = field(default_factory=dict)
     """machines of a Beam job, by job"""
     evaluation_cpu: str = "4"
-    """of the pod of an evaluation, which runs on CPUs"""
+    """CPUs of an evaluation's pod, which has no accelerator"""
     evaluation_memory: str = "16Gi"
-    """of the pod of an evaluation"""
+    """memory of an evaluation's pod"""
     schedule: str | None = None
     """cron expression or Airflow preset; only started by hand if not given"""
     version: str | None = None
@@ -93,11 +93,14 @@ class Deployment:
     """Airflow's connection to Google Cloud"""
 
     def __post_init__(self) -> None:
-        for name in ("templates", "temporary"):
+        for name in ("templates", "temporary", "publisher_temporary"):
             if not storage.is_remote(getattr(self, name)):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be a folder in a bucket, gs://…")
         if unknown := set(self.workers) - _BEAM_JOBS:
             raise ConfigError(f"workers.{min(unknown)}: there is no such Beam job in a round, only {_listed()}")
+        for job, workers in self.workers.items():
+            if workers.accelerator is not None and job != "embed":
+                raise ConfigError(f"workers.{job}.accelerator is {workers.accelerator!r}; only embed uses one")
         if self.retries < 0:
             raise ConfigError(f"retries is {self.retries}; it must be at least 0")
         if self.schedule is not None and "{date}" not in (self.version or ""):
@@ -150,7 +153,7 @@ def read_deployment(path: str) -> Deployment:
         raise ConfigError(f"{path} does not exist: see infra/airflow/deployment.example.toml") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
-    trainer = {"image": content.get("image")} | content.pop("trainer", {})
+    trainer = content.pop("trainer", {})
     workers = content.pop("workers", {})
     _known(path, content, Deployment, {"trainer", "workers"})
     _known(f"{path} [trainer]", trainer, jobset.Machines)
@@ -214,8 +217,9 @@ def _stage(stage: Stage, deployment: Deployment) -> dict[str, Any]:
             "name": stage.id.replace("_", "-"),
             "namespace": deployment.trainer.namespace,
             "service_account_name": deployment.trainer.service_account,
-            "image": deployment.image,
+            "image": deployment.trainer.image,
             "cmds": commands.command(stage),
+            "env_vars": {"JAX_PLATFORMS": "cpu"},
             "container_resources": {"requests": resources, "limits": resources},
         }
     return made
@@ -224,26 +228,28 @@ def _stage(stage: Stage, deployment: Deployment) -> dict[str, Any]:
 def launch(stage: Stage, deployment: Deployment) -> dict[str, Any]:
     """What Dataflow is asked for: `LaunchFlexTemplateParameter`."""
     workers = deployment.workers.get(stage.job, Workers())
-    publishing = stage.kind == "publish"
+    account, temporary = deployment.worker_service_account, deployment.temporary
+    if stage.kind == "publish":
+        account, temporary = deployment.publisher_service_account, deployment.publisher_temporary
     environment = {
-        "serviceAccountEmail": deployment.publisher_service_account
-        if publishing
-        else deployment.worker_service_account,
-        "tempLocation": deployment.temporary,
-        "stagingLocation": stages.join(deployment.temporary, "staging"),
+        "serviceAccountEmail": account,
+        "tempLocation": temporary,
+        "stagingLocation": stages.join(temporary, "staging"),
         "subnetwork": deployment.subnetwork,
         "ipConfiguration": "WORKER_IP_PRIVATE",
-        "sdkContainerImage": deployment.image,
         "machineType": workers.machine_type,
         "maxWorkers": workers.max_workers,
         "diskSizeGb": workers.disk_gb,
-        "additionalExperiments": workers.experiments or None,
         "additionalUserLabels": {"superbatch-round": _LABEL, "superbatch-stage": stage.id},
     }
+    parameters = commands.parameters(stage)
+    if workers.accelerator is not None:  # one model a worker, and not one a core
+        parameters["dataflow_service_options"] = f"worker_accelerator={workers.accelerator}"
+        parameters["number_of_worker_harness_threads"] = "1"
     return {
         "jobName": f"{_DASHED}-{stage.id.replace('_', '-')}",
         "containerSpecGcsPath": stages.join(deployment.templates, f"{stage.job}.json"),
-        "parameters": commands.parameters(stage),
+        "parameters": parameters,
         "environment": {name: value for name, value in environment.items() if value is not None},
     }
 

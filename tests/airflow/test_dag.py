@@ -17,8 +17,8 @@ DEPLOYMENT = """
 project = "p"
 region = "europe-west4"
 templates = "gs://p-templates/flex"
-image = "registry/superbatch:1"
 temporary = "gs://p-temporary/dataflow"
+publisher_temporary = "gs://p-publisher-temporary/dataflow"
 worker_service_account = "workers@p.iam.gserviceaccount.com"
 publisher_service_account = "publisher@p.iam.gserviceaccount.com"
 subnetwork = "regions/europe-west4/subnetworks/superbatch"
@@ -26,6 +26,7 @@ cluster = "superbatch"
 cluster_location = "europe-west4"
 retries = 0
 [trainer]
+image = "registry/superbatch:1"
 topology = "1x1"
 hosts = 1
 """
@@ -92,7 +93,7 @@ def services(monkeypatch):
     monkeypatch.setattr(TemplateJobStartTrigger, "run", ended)
     hook = SimpleNamespace(custom_object_client=kubernetes)
     monkeypatch.setattr(kubernetes_engine.GKEOperatorMixin, "hook", hook)
-    monkeypatch.setattr(kubernetes_engine.GKEStartPodOperator, "execute", lambda self, _: kubernetes.run_pod(self.cmds))
+    monkeypatch.setattr(kubernetes_engine.GKEStartPodOperator, "execute", lambda self, context: kubernetes.run_pod(self.cmds))
     return SimpleNamespace(dataflow=dataflow, kubernetes=kubernetes)
 
 

@@ -52,13 +52,14 @@ class JobSet(GKEOperatorMixin, BaseSensorOperator):
 
     def __init__(
         self, *, manifest: dict[str, Any], stage: dict[str, Any], project_id: str, location: str, cluster_name: str,
-        gcp_conn_id: str, poke_interval: float = 60, timeout: float = 7 * 24 * 3600, **keywords: Any,
+        gcp_conn_id: str, use_dns_endpoint: bool = False, poke_interval: float = 60, timeout: float = 7 * 24 * 3600,
+        **keywords: Any,
     ):  # fmt: skip
         super().__init__(mode="reschedule", poke_interval=poke_interval, timeout=timeout, **keywords)
         self.manifest, self.stage = manifest, stage
         self.project_id, self.location, self.cluster_name = project_id, location, cluster_name
         self.gcp_conn_id, self.impersonation_chain = gcp_conn_id, None
-        self.use_internal_ip, self.use_dns_endpoint = False, True  # private clusters answer there, too
+        self.use_internal_ip, self.use_dns_endpoint = False, use_dns_endpoint
 
     def poke(self, context: Any) -> bool:
         if is_complete(self.stage, self.gcp_conn_id):

@@ -89,6 +89,7 @@ def make_task(stage: dict[str, Any], deployed: dict[str, Any]) -> Any:
     made = {name: stage[name] for name in ("kind", "config", "output")}
     cloud = {"project_id": deployed["project"], "gcp_conn_id": deployed["connection"]}
     cluster = {"cluster_name": deployed["cluster"], "location": deployed["cluster_location"]} | cloud
+    cluster["use_dns_endpoint"] = True  # a cluster without public addresses answers there, too
     if stage["kind"] in ("beam", "publish"):
         return FlexJob(**common, **cloud, location=deployed["region"], body=stage["body"], stage=made)
     if stage["kind"] == "trainer":
