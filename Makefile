@@ -3,9 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo flickr8k test lint format lock clean help
+.PHONY: setup demo flickr8k test airflow-test lint format lock clean help
 help:  ## list the targets
-	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
 setup: $(READY)  ## make .venv with everything, from the locked versions
 
@@ -25,6 +25,14 @@ flickr8k: setup  ## the same round on Flickr8k: make flickr8k FLICKR8K=folder wi
 
 test: setup  ## all tests, two files at a time
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+
+airflow-test: setup build/airflow/.ready  ## the DAG in Airflow, in an environment of its own (1.5 GB); not part of `make test`
+	PATH="$(CURDIR)/build/airflow/bin:$$PATH" build/airflow/bin/python -m pytest -c tests/airflow/pytest.ini tests/airflow
+
+build/airflow/.ready: $(READY) tests/airflow/requirements.txt
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/airflow
+	$(BIN)/uv pip install --quiet --python build/airflow/bin/python -r tests/airflow/requirements.txt
+	@touch $@
 
 lint: setup  ## formatting, lint and types, as in CI
 	$(BIN)/ruff format --check .

@@ -16,6 +16,7 @@ from typing import Any
 import tyro
 
 from beam_pipelines import console, flags
+from schemas.errors import Stopped
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -124,7 +125,8 @@ def _round(arguments: list[str]) -> int:
     with quiet_imports():
         from infra import round as rounds
 
-    print(rounds.table(rounds.run(_parse("round", rounds.RoundConfig, arguments))))
+    config = _parse("round", rounds.RoundConfig, arguments)
+    print(rounds.as_json(rounds.read(config.config)) if config.print_stages else rounds.table(rounds.run(config)))
     return 0
 
 
@@ -134,7 +136,11 @@ def _trainer(name: str, config_name: str, arguments: list[str]) -> int:
     config = _parse(name, getattr(configs, config_name), arguments)
     from trainer import loop
 
-    manifest = loop.run(config)
+    try:
+        manifest = loop.run(config)
+    except Stopped as stopped:
+        print(f"superbatch {name}: {stopped}", file=sys.stderr)
+        return config.exit_code_if_stopped
     learned = manifest.counts.kept
     print(f"model {config.workdir}: {config.steps} steps, {learned} examples, fingerprint {manifest.fingerprint[:12]}")
     return 0

@@ -1,43 +1,31 @@
 """`superbatch round`: whole rounds on this machine, from one TOML file.
 
-    corpora: ingest the seed, the pool and the evaluation corpus
-    round k: train reference → embed → distill → curate (→ train and evaluate downstream models)
-
-Round k + 1's reference trains on round k's curated set. Every stage is the real command's own function and does nothing
-when its output is complete, so a round that was stopped goes on at the first incomplete stage.
+Which stages there are stands in `infra/stages.py`. Here their settings are checked, all of them before the first stage
+runs, and they are run in order. Every stage is the real command's own function and does nothing when its output is
+complete, so a round that was stopped goes on at the first incomplete stage.
 """
 
 import dataclasses
+import json
 import logging
 import time
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pydantic
 
-from beam_pipelines import curate, embed, ingest
+from beam_pipelines import curate, embed, ingest, publish
+from infra import gate, stages
+from infra.stages import Round, Stage
 from schemas import manifest as manifests
 from schemas import storage
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, DataError
 from trainer import evaluate, loop
 from trainer.config import DistillConfig, TrainConfig
 
 log = logging.getLogger(__name__)
-
-# What a round decides itself, and a section of the file may therefore not set.
-_WIRED = {
-    "corpus", "source", "output", "workdir", "reference", "embeddings", "selections", "control", "name", "version",
-}  # fmt: skip
-_SECTIONS: dict[str, type] = {
-    "ingest": ingest.IngestConfig,
-    "train": TrainConfig,
-    "embed": embed.EmbedConfig,
-    "distill": DistillConfig,
-    "curate": curate.CurateConfig,
-    "downstream": TrainConfig,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,35 +34,54 @@ class RoundConfig:
 
     config: str
     """TOML file: see benchmarks/openmoji/round.toml"""
+    print_stages: bool = False
+    """print the stages as JSON (what each reads, makes and is told), and run none"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Round:
-    """A round's file, read and checked."""
+class GateConfig:
+    """What the gate compares: figures of models trained on the curated set, and on its control."""
 
-    name: str
-    pool: str
-    seed: str
-    output: str
-    evaluation: str | None = None
-    version: str = "1.0.0"
-    rounds: int = 1
-    downstream_seeds: list[int] = field(default_factory=list)
-    sections: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def directory(self, number: int) -> str:
-        """The directory of round `number`, counted from 1: the output itself for the first."""
-        root = storage.as_path(self.output)
-        return str(root if number == 1 else root / f"round-{number}")
+    curated: list[str]
+    control: list[str]
+    metric: str = gate.METRIC
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One command of a round: what it makes, and how."""
+@dataclass(frozen=True, kw_only=True)
+class PublishSection:
+    """Where a round's curated set is published, if models trained on it beat those trained on its control."""
 
-    name: str
-    output: str
-    run: Callable[[], Any]
+    destination: str
+    alias: str | None = None
+    publisher: str | None = None
+    metric: str = gate.METRIC
+
+
+# What a round decides itself, and a section of the file may therefore not set.
+_WIRED = {
+    "corpus", "source", "output", "workdir", "reference", "embeddings", "selections", "control", "name", "version",
+    "distributed", "exit_code_if_stopped",
+}  # fmt: skip
+_SECTIONS: dict[str, type] = {
+    "ingest": ingest.IngestConfig,
+    "train": TrainConfig,
+    "embed": embed.EmbedConfig,
+    "distill": DistillConfig,
+    "curate": curate.CurateConfig,
+    "downstream": TrainConfig,
+    "publish": PublishSection,
+}
+# Every job of a stage: its config, and the function that runs it.
+_JOBS: dict[str, tuple[type, Callable[[Any], Any]]] = {
+    "ingest": (ingest.IngestConfig, lambda config: ingest.run(config, [])),
+    "train": (TrainConfig, loop.run),
+    "embed": (embed.EmbedConfig, lambda config: embed.run(config, [])),
+    "distill": (DistillConfig, loop.run),
+    "curate": (curate.CurateConfig, lambda config: curate.run(config, [])),
+    "evaluate": (evaluate.EvaluateConfig, evaluate.run),
+    "gate": (GateConfig, lambda config: judge(config)),  # defined below
+    "publish": (publish.PublishConfig, lambda config: publish.run(config, [])),
+}
 
 
 @dataclass(frozen=True)
@@ -106,44 +113,84 @@ def read(path: str) -> Round:
             raise ConfigError(f"{path} has a section [{name}]; there are: {', '.join(_SECTIONS)}")
         known = {f.name for f in dataclasses.fields(_SECTIONS[name])} - _WIRED
         known -= {"seed"} if name == "downstream" else set()  # downstream_seeds says which
-        _refuse_unknown(f"{path} [{name}]", section, known)
+        refuse_unknown(f"{path} [{name}]", section, known)
     known = {f.name for f in dataclasses.fields(Round)} - {"sections"}
-    _refuse_unknown(path, content, known)
+    refuse_unknown(path, content, known)
     for name in ("name", "pool", "seed", "output"):
         if name not in content:
             raise ConfigError(f"{path} lacks `{name}`")
-    found = _build(path, Round, **content, sections=sections)
+    found = build(path, Round, **content, sections=sections)
     if found.rounds < 1:
         raise ConfigError(f"{path}: rounds is {found.rounds}; it must be at least 1")
     if found.downstream_seeds and found.evaluation is None:
         raise ConfigError(f"{path}: downstream_seeds needs an `evaluation` corpus")
+    if len(set(found.downstream_seeds)) < len(found.downstream_seeds):
+        raise ConfigError(f"{path}: downstream_seeds is {found.downstream_seeds}; each seed may come once")
+    if "publish" in sections:
+        build(f"{path} [publish]", PublishSection, **sections["publish"])
+        if not found.downstream_seeds:
+            raise ConfigError(
+                f"{path} [publish]: only a curated set that beats its control is published, so downstream_seeds (and "
+                "an `evaluation` corpus) must say what is trained to compare them"
+            )
     return found
 
 
 def run(config: RoundConfig) -> list[Done]:
     """Runs every stage that is not complete; returns all of them, in order."""
-    stages = plan(read(config.config))
-    done = []
-    for number, stage in enumerate(stages, start=1):
-        log.info("[%d/%d] %s", number, len(stages), stage.name)
+    planned = plan(read(config.config))
+    done, stopped_at_gate = [], False
+    for number, (stage, settings) in enumerate(planned, start=1):
+        log.info("[%d/%d] %s", number, len(planned), stage.name)
         begin = time.monotonic()
-        stage.run()
-        done.append(_describe(stage, time.monotonic() - begin))
+        if stage.kind == "gate":
+            verdict = judge(settings)
+            stopped_at_gate = not verdict.passed
+            log.info("%s", verdict)
+            done.append(Done(stage.name, "", str(verdict), "", time.monotonic() - begin))
+        elif stage.kind == "publish" and stopped_at_gate:
+            done.append(Done(stage.name, "", "not published", "", 0.0))
+        else:
+            _JOBS[stage.job][1](settings)
+            done.append(_describe(stage, time.monotonic() - begin))
     return done
 
 
-def plan(settings: Round) -> list[Stage]:
-    """Lists the stages of all rounds, in an order in which each finds its inputs."""
-    corpora = storage.as_path(settings.output) / "corpora"
-    sources = {"seed": settings.seed, "pool": settings.pool}
-    if settings.evaluation is not None:
-        sources["evaluation"] = settings.evaluation
-    stages = [_ingest(settings, role, source, str(corpora / role)) for role, source in sources.items()]
-    reference_corpus = str(corpora / "seed")
-    for number in range(1, settings.rounds + 1):
-        stages += _one_round(settings, number, str(corpora / "pool"), reference_corpus, str(corpora / "evaluation"))
-        reference_corpus = str(storage.as_path(settings.directory(number)) / "curated")
-    return stages
+def plan(settings: Round) -> list[tuple[Stage, Any]]:
+    """Lists the stages of all rounds, each after its inputs, with its command's config.
+
+    Raises:
+      ConfigError: a setting that its command refuses.
+    """
+    return [(stage, configure(stage)) for stage in stages.graph(settings)]
+
+
+def configure(stage: Stage) -> Any:
+    """Builds and checks the config of a stage's command.
+
+    Raises:
+      ConfigError: naming the section of the file, the setting and what is wrong with it.
+    """
+    return build(f"[{stage.section}]", _JOBS[stage.job][0], **stage.config)
+
+
+def judge(config: GateConfig) -> gate.Verdict:
+    """Compares what models trained on the curated set and on its control have reached.
+
+    Raises:
+      DataError: an evaluation is missing, or holds no such figure.
+    """
+    try:
+        return gate.judge(config.curated, config.control, storage.read_bytes, config.metric)
+    except FileNotFoundError as error:
+        raise DataError(f"an evaluation that the gate compares is missing: {error}") from None
+    except ValueError as error:
+        raise DataError(str(error)) from None
+
+
+def as_json(settings: Round) -> str:
+    """The stages, checked, as a JSON list of objects with the fields of `stages.Stage`."""
+    return json.dumps([dataclasses.asdict(stage) for stage, _ in plan(settings)], indent=2)
 
 
 def table(done: list[Done]) -> str:
@@ -155,65 +202,7 @@ def table(done: list[Done]) -> str:
     return "\n".join(lines)
 
 
-def _one_round(settings: Round, number: int, pool: str, reference_corpus: str, evaluation: str) -> list[Stage]:
-    root = storage.as_path(settings.directory(number))
-    reference, distilled = str(root / "workdirs" / "reference"), str(root / "workdirs" / "distill")
-    embeddings, curated, control = str(root / "embeddings"), str(root / "curated"), str(root / "control")
-    suffix = f" (round {number})" if settings.rounds > 1 else ""
-    train = _from(settings, "train", corpus=reference_corpus, workdir=reference, name=f"{settings.name}_reference")
-    cache = _from(settings, "embed", corpus=pool, reference=reference, output=embeddings, name=settings.name)
-    distill = _from(
-        settings, "distill", corpus=pool, embeddings=embeddings, reference=reference, workdir=distilled,
-        name=f"{settings.name}_distill",
-    )  # fmt: skip
-    pick = _from(
-        settings, "curate", corpus=pool, selections=distilled, output=curated, control=control,
-        name=f"{settings.name}_curated",
-    )  # fmt: skip
-    stages = [
-        Stage(f"train reference{suffix}", reference, lambda: loop.run(train)),
-        Stage(f"embed{suffix}", embeddings, lambda: embed.run(cache, [])),
-        Stage(f"distill{suffix}", distilled, lambda: loop.run(distill)),
-        Stage(f"curate{suffix}", curated, lambda: curate.run(pick, [])),
-    ]
-    for seed in settings.downstream_seeds:
-        for label, corpus in (("curated", curated), ("control", f"{control}/uniform")):
-            stages += _downstream(settings, label, corpus, seed, root, evaluation, suffix)
-    return stages
-
-
-def _downstream(
-    settings: Round, label: str, corpus: str, seed: int, root: Any, evaluation: str, suffix: str
-) -> list[Stage]:
-    workdir = str(root / "workdirs" / f"downstream-{label}-{seed}")
-    figures = str(root / "evaluations" / f"downstream-{label}-{seed}.json")
-    train = _from(
-        settings, "downstream", corpus=corpus, workdir=workdir, seed=seed, name=f"{settings.name}_{label}_{seed}"
-    )
-    measured = evaluate.EvaluateConfig(checkpoint=workdir, corpus=evaluation, output=figures)
-
-    def measure() -> None:
-        if not evaluate.is_current(measured):
-            evaluate.run(measured)
-
-    return [
-        Stage(f"train on {label}, seed {seed}{suffix}", workdir, lambda: loop.run(train)),
-        Stage(f"evaluate {label}, seed {seed}{suffix}", figures, measure),
-    ]
-
-
-def _ingest(settings: Round, role: str, source: str, output: str) -> Stage:
-    config = _from(settings, "ingest", source=source, name=f"{settings.name}_{role}", output=output)
-    return Stage(f"ingest {role}", output, lambda: ingest.run(config, []))
-
-
-def _from(settings: Round, section: str, **wired: Any) -> Any:
-    """Builds a stage's config from its section and from what the round decides."""
-    fields = settings.sections.get(section, {})
-    return _build(f"[{section}]", _SECTIONS[section], version=settings.version, **wired, **fields)
-
-
-def _build(where: str, config: type, **fields: Any) -> Any:
+def build(where: str, config: type, **fields: Any) -> Any:
     """Constructs a config with its fields' types checked.
 
     Raises:
@@ -229,7 +218,12 @@ def _build(where: str, config: type, **fields: Any) -> Any:
         raise ConfigError(f"{where} {name} is {first['input']!r}: {first['msg'].lower()}") from None
 
 
-def _refuse_unknown(where: str, keys: dict[str, Any], known: set[str]) -> None:
+def refuse_unknown(where: str, keys: dict[str, Any], known: set[str]) -> None:
+    """Checks the names in a section of a file.
+
+    Raises:
+      ConfigError: naming those that nothing knows, and those that something does.
+    """
     unknown = sorted(set(keys) - known)
     if unknown:
         raise ConfigError(f"{where} has unknown keys {', '.join(unknown)}; known are: {', '.join(sorted(known))}")

@@ -16,8 +16,13 @@ ROOT = Path(__file__).parent.parent
 
 def start(arguments: list[str], **environment: str) -> subprocess.Popen:
     """Starts `superbatch` with these arguments."""
+    return start_module("infra.cli", arguments, **environment)
+
+
+def start_module(module: str, arguments: list[str], **environment: str) -> subprocess.Popen:
+    """Starts a module of ours with these arguments."""
     return subprocess.Popen(
-        [sys.executable, "-X", "faulthandler", "-W", "ignore", "-m", "infra.cli", *arguments], cwd=ROOT,
+        [sys.executable, "-X", "faulthandler", "-W", "ignore", "-m", module, *arguments], cwd=ROOT,
         env=os.environ | environment,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip

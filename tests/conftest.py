@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+collect_ignore = ["airflow"]  # needs Airflow's environment: `make airflow-test`
+
 
 def picture(seed: int, *, pixels: int = 32, kind: str = "PNG", mode: str = "RGB") -> bytes:
     """A reproducible picture: two coloured halves."""

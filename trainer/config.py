@@ -93,6 +93,8 @@ class TrainConfig:
     """with several devices: split parameters and moments over them, instead of a copy on each"""
     distributed: bool = False
     """this is one of several processes of the run: they find each other as jax.distributed does"""
+    exit_code_if_stopped: int = 0
+    """exit code when SIGTERM stopped the run and it is saved; a scheduler that takes 0 for finished needs another"""
     evaluation: str | None = None
     """corpus on which retrieval is measured during training"""
     evaluation_labelled: str | None = None
@@ -113,6 +115,11 @@ class TrainConfig:
                 raise ConfigError(f"{field} is {value}; it must be at least 1")
         if self.worker_processes < 0:
             raise ConfigError(f"worker_processes is {self.worker_processes}; it must be at least 0")
+        if not 0 <= self.exit_code_if_stopped < 128:
+            raise ConfigError(
+                f"exit_code_if_stopped is {self.exit_code_if_stopped}; it must be 0 to 127: shells use those above for "
+                "signals"
+            )
         if self.dtype not in get_args(Dtype):
             raise ConfigError(f"dtype is {self.dtype!r}; it must be one of {', '.join(get_args(Dtype))}")
         for field in ("resolution", "vocabulary"):

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from infra.cli import main
+from infra.tpu import jobset
 from schemas import manifest as manifests
 from tests import commands
 from trainer.model import Source
@@ -78,16 +79,23 @@ def test_the_first_process_evaluates_at_the_end(runs):
     assert [line["step"] for line in lines if "evaluation/images" in line] == [STEPS]
 
 
-def test_sigterm_to_one_process_stops_all_at_one_step(miniature, tmp_path):
-    run = commands.start_processes(2, 4, arguments(miniature, tmp_path / "w", steps=100_000))
-    wait_for_lines(tmp_path / "w/metrics.jsonl", 3, run)
-    run[1].send_signal(signal.SIGTERM)
-    for code, said in commands.finish(run):
-        assert code == 0, said
-        assert "stopped by SIGTERM after step" in said
-    [step] = [int(folder.name) for folder in (tmp_path / "w/checkpoints").iterdir()]
-    assert 3 <= step < 100_000
-    assert not manifests.exists(str(tmp_path / "w"))
+def test_sigterm_to_one_host_of_a_jobset_stops_all_at_one_step_and_restarts_them_there(miniature, tmp_path):
+    machines = jobset.Machines(image="i", topology="2x4", hosts=2)
+    command = ["superbatch", *arguments(miniature, tmp_path / "w", steps=100_000)]
+    job = jobset.manifest(machines, "distill", command)["spec"]["replicatedJobs"][0]["template"]["spec"]
+    [retried] = [rule["onExitCodes"] for rule in job["podFailurePolicy"]["rules"] if "onExitCodes" in rule]
+    steps = 0
+    for _ in range(2):
+        run = start_pods(job, devices=4)
+        wait_for_lines(tmp_path / "w/metrics.jsonl", steps + 3, run)
+        run[1].send_signal(signal.SIGTERM)
+        for code, said in commands.finish(run):
+            assert code in retried["values"], said
+            assert "stopped by SIGTERM after step" in said
+            assert not steps or f"resumed at step {steps} of" in said
+        [steps] = [int(folder.name) for folder in (tmp_path / "w/checkpoints").iterdir()]
+        assert 3 <= steps < 100_000
+        assert not manifests.exists(str(tmp_path / "w"))
 
 
 def test_the_first_process_says_what_is_wrong_and_the_others_say_that_it_does(miniature, runs):
@@ -109,6 +117,22 @@ def test_what_devices_cannot_share_is_refused_with_the_numbers(miniature, tmp_pa
     assert code == 1
     assert words in said
     assert not (tmp_path / "w").exists()
+
+
+def start_pods(job: dict, devices: int) -> list:
+    """Starts a Job's pods on this machine, each with its index; the first one's address is here instead."""
+    [container] = job["template"]["spec"]["containers"]
+    here = {
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{commands.free_port()}",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices // job['completions']}",
+    }
+    return [
+        commands.start(
+            container["command"][1:],
+            **{variable["name"]: variable.get("value", str(index)) for variable in container["env"]} | here,
+        )
+        for index in range(job["completions"])
+    ]
 
 
 def wait_for_lines(path, count: int, run, seconds: float = 200) -> None:

@@ -191,3 +191,65 @@ def test_a_second_round_trains_its_reference_on_the_first_curated_set(miniature,
     reference = manifests.read(str(out / "round-2/workdirs/reference"))
     assert reference.parent("corpus").fingerprint == manifests.read(str(out / "curated")).fingerprint
     assert verify(str(out / "round-2/curated")).findings == []
+
+
+def test_a_set_is_published_only_if_it_beats_its_control(miniature, tmp_path, capsys):
+    shutil.copytree(miniature.parent, tmp_path / "copy")
+    config, out = tmp_path / "copy" / "round.toml", tmp_path / "copy" / "out"
+    published = tmp_path / "published"
+    config.write_text(
+        f'{config.read_text().replace(str(miniature), str(out))}\n[publish]\ndestination = "{published}"\n'
+    )
+    say_of_the_models(out, curated=0.25, control=0.25)
+    assert cli.main(["round", f"--config={config}"]) == 0
+    *_, gate, publish, _ = capsys.readouterr().out.splitlines()
+    assert "not published: the curated set is no better than its control (recall_at_1 0.2500 and 0.2500)" in gate
+    assert publish.split() == ["publish", "not", "published", "0.0"]
+    assert not published.exists()
+
+    say_of_the_models(out, curated=0.5, control=0.25)
+    assert cli.main(["round", f"--config={config}"]) == 0
+    *_, gate, publish, _ = capsys.readouterr().out.splitlines()
+    assert "the curated set beats its control by 0.2500" in gate
+    assert "kept 16" in publish
+    version = manifests.read(str(published / "mini_curated/1.0.0"))
+    assert version.fingerprint == manifests.read(str(out / "curated")).fingerprint
+
+
+def say_of_the_models(out: Path, **recall: float) -> None:
+    """Makes the evaluations say this. Their inputs stay the same, so they are not measured again."""
+    for label, value in recall.items():
+        path = out / f"evaluations/downstream-{label}-0.json"
+        evaluation = json.loads(path.read_text())
+        for direction in ("text_to_image", "image_to_text"):
+            evaluation["figures"][f"{direction}_recall_at_1"] = value
+        path.write_text(json.dumps(evaluation))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("[curate]", '[publish]\nalias = "latest"\n[curate]', "[publish] lacks `destination`"),
+        ("[curate]", '[publish]\ndestination = "d"\nforce = true\n[curate]', "[publish] has unknown keys force"),
+        ("[curate]", '[publish]\ndestination = "s3://d"\n[curate]', "[publish] destination is"),
+        ("downstream_seeds = [0]", '[publish]\ndestination = "d"', "downstream_seeds"),
+        ("downstream_seeds = [0]", "downstream_seeds = [0, 0]", "each seed may come once"),
+    ],
+)
+def test_a_round_that_cannot_be_published_is_refused_before_it_runs(miniature, tmp_path, capsys, old, new, words):
+    text = (miniature.parent / "round.toml").read_text().replace(str(miniature), str(tmp_path / "out"))
+    (tmp_path / "round.toml").write_text(text.replace(old, new, 1))
+    assert cli.main(["round", f"--config={tmp_path / 'round.toml'}"]) == 1
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_stages_can_be_printed_and_each_follows_its_inputs(miniature, capsys):
+    assert cli.main(["round", f"--config={miniature.parent / 'round.toml'}", "--print_stages"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    seen: set[str] = set()
+    for stage in listed:
+        assert set(stage["inputs"]) <= seen
+        seen.add(stage["id"])
+    assert [stage["job"] for stage in listed[:7]] == ["ingest"] * 3 + ["train", "embed", "distill", "curate"]
+    assert listed[5]["config"]["embeddings"] == listed[4]["output"]

@@ -1,0 +1,1 @@
+"""The trainer on TPU hosts, under Kubernetes."""
