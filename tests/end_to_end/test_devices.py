@@ -125,6 +125,8 @@ def start_pods(job: dict, devices: int) -> list:
     here = {
         "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{commands.free_port()}",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices // job['completions']}",
+        # Only the first process fills it. At a restart that one would wait for the others to compile, for 30 s at most.
+        "JAX_ENABLE_COMPILATION_CACHE": "false",
     }
     return [
         commands.start(
