@@ -18,6 +18,7 @@ from typing import Any
 import pydantic
 
 from beam_pipelines import curate, embed, ingest
+from infra import timings
 from schemas import manifest as manifests
 from schemas import storage
 from schemas.errors import ConfigError
@@ -122,12 +123,14 @@ def read(path: str) -> Round:
 
 def run(config: RoundConfig) -> list[Done]:
     """Runs every stage that is not complete; returns all of them, in order."""
-    stages = plan(read(config.config))
+    settings = read(config.config)
+    stages = plan(settings)
     done = []
     for number, stage in enumerate(stages, start=1):
         log.info("[%d/%d] %s", number, len(stages), stage.name)
         begin = time.monotonic()
-        stage.run()
+        with timings.timed(settings.output, stage.name, stage.output):
+            stage.run()
         done.append(_describe(stage, time.monotonic() - begin))
     return done
 
