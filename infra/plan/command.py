@@ -28,8 +28,8 @@ FILE_NAME = "plan.json"
 class PlanConfig:
     """Plan a round: rows, bytes, time and money of every stage, here or on a cloud's devices.
 
-    Runs the stages on a sample to learn what they cost on this machine. With --device, models are not trained here: their
-    speed follows from their operations and the device's.
+    Runs the stages on a sample to learn what they cost on this machine. With --device, models are not trained here:
+    their speed follows from their operations and the device's.
     """
 
     config: str

@@ -8,7 +8,7 @@ devices whose speed is stated. Leaves: for every stage its rows, bytes, seconds,
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -144,7 +144,7 @@ def _priced(stage: StagePlan, fleet: Fleet | None, prices: Prices) -> StagePlan:
     requests = stage.reads * prices.storage.reads_per_10000 + stage.writes * prices.storage.writes_per_10000
     shuffle = stage.shuffled / GIB * prices.workers.shuffle_gib
     money = stage.worker_hours * prices.workers.hour + device + requests / 10_000 + shuffle
-    return StagePlan(**vars(stage) | {"money": money})
+    return replace(stage, money=money)
 
 
 class _Planner:

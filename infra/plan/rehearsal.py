@@ -30,7 +30,7 @@ from infra.round import Round
 from schemas import manifest as manifests
 from schemas import records, selections, shards, storage
 from schemas.errors import ConfigError
-from trainer import decode, evaluate, loop, metrics, tokenizer, workdir
+from trainer import decode, evaluate, loop, metrics, tokenizer
 from trainer.config import DistillConfig, TrainConfig
 from trainer.presets import get
 
@@ -117,7 +117,7 @@ class _Rehearsal:
             raw=self._raw,
             kept={role: m.counts.kept / max(m.counts.read, 1) for role, m in corpora.items()},
             rejected={role: m.counts.rejected_fraction for role, m in corpora.items()},
-            row_bytes={role: sum(s.bytes for s in m.shards) / max(m.rows, 1) for role, m in corpora.items()},
+            row_bytes={role: self._row_bytes(role) for role in roles},
             key_bytes=_key_bytes(), ingest=ingested, embed=embedded, curate=curated, evaluate=evaluated,
             training=training, choosing=chosen,
         )  # fmt: skip
@@ -300,6 +300,12 @@ class _Rehearsal:
     def _share_of_budget(self) -> int:
         downstream = stages.train(self._settings, "downstream").batch_size if self._settings.downstream_seeds else 1
         return max(downstream, round(self._budget_share() * self._wanted("pool")))
+
+    def _row_bytes(self, role: str) -> float:
+        """Of a row as stored. A small shard's own size says little: ArrayRecord's files are 128 KiB at least."""
+        manifest = manifests.read(self._path(role))
+        rows = shards.open_dataset(self._path(role), manifest).read(range(min(manifest.rows, _DECODED)))
+        return sum(map(len, rows)) / max(len(rows), 1)
 
     def _look_at(self, seed: str, pool: str) -> None:
         for directory, wanted in ((seed, self._texts), (pool, self._images)):

@@ -73,7 +73,7 @@ def assumptions(
         f"took {duration(facts.seconds)}",
         "time grows in proportion to rows and steps; a share of rows is kept, and rows are as large, as in the sample. "
         "A sample has fewer duplicates than the whole",
-        "at other sizes seed, evaluation, trainings and shards stay as they are, the budget keeps its share of the pool",
+        "elsewhere seed, evaluation, trainings and shards stay as they are; the budget keeps its share of the pool",
         f"at other sizes distill passes over the pool {options['epochs'] or 'as often as in the round'}"
         f"{' times' if options['epochs'] else ''}",
         "stages run one after another, each once, and nothing is complete before",
@@ -83,7 +83,7 @@ def assumptions(
     ]
     if fleet is None:
         told.append(
-            "time is this machine's, also at other sizes; its vCPU hours are priced as if they were Dataflow's. Programs "
+            "time is this machine's, also at other sizes; its vCPU hours are priced as Dataflow's. Programs "
             "are compiled where no cache of compiled programs holds them"
         )
     else:
@@ -97,7 +97,7 @@ def assumptions(
     rejected, bound = max(facts.rejected.values()), _bound(settings)
     if rejected > bound:
         told.append(
-            f"WARNING: {rejected:.1%} of a sample is rejected, and max_rejected_fraction is {bound:.1%}: ingest would fail"
+            f"WARNING: {rejected:.1%} of a sample is rejected, and max_rejected_fraction is {bound:.1%}: ingest fails"
         )
     return told
 
@@ -166,7 +166,7 @@ def _aligned(rows: Iterable[tuple[str, ...]]) -> list[str]:
     listed = list(rows)
     columns = list(zip(*listed, strict=True))
     widths = [max(map(len, column)) for column in columns]
-    left = {0, len(columns) - 1} if len(columns) != 4 else {0}  # noqa: PLR2004
+    left = {0, len(columns) - 1} if len(columns) != 4 else {0}
     return [
         "  ".join(
             f"{cell:<{width}}" if place in left else f"{cell:>{width}}"

@@ -29,7 +29,7 @@ CORPORA = ("seed", "pool", "evaluation")
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage to plan; `again` says that one of its kind comes before it in the round, and has compiled its programs."""
+    """A stage to plan; `again` says that one of its kind comes before it in the round, and has compiled programs."""
 
     name: str
     kind: Kind
@@ -57,7 +57,7 @@ def of(settings: Round) -> list[Stage]:
     found: list[Stage] = []
     number = 1
     for stage in rounds.plan(settings):
-        kind = next((kind for begin, kind in _KINDS if stage.name.startswith(begin)), None)
+        kind: Kind | None = next((kind for begin, kind in _KINDS if stage.name.startswith(begin)), None)
         if kind is None:
             continue
         if kind == "train" and any(before.kind == "train" for before in found):
