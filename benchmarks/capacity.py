@@ -41,6 +41,7 @@ def main(options: Options) -> None:
             f"--workers={options.workers}", "--epochs=1", "--task_rows=10000", "--json",
         )  # fmt: skip
     plan = json.loads(said)
+    del plan["options"]["config"]  # where it lay
     (performance_page.RESULTS / f"capacity-{options.name}.json").write_text(json.dumps(plan, indent=1) + "\n")
     performance_page.write()
 

@@ -257,7 +257,11 @@ def _beam_jobs(_: str, result: dict[str, Any]) -> str:
         ["`embed`, two workers of one thread", workers["bare"], workers["embed"],
          f"**{result['workers']['of_bare']:.2f}×**"],
         ["`ingest`", ingest["bare"], ingest["ingest"], f"**{result['ingest']['of_bare']:.2f}×**"],
-        ["`ingest`, over TFDS's builder", ingest["tfds"], ingest["ingest"], f"**{result['ingest']['of_tfds']:.2f}×**"],
+        *(  # results from before it was compared have none
+            [["`ingest`, over TFDS's builder", ingest["tfds"], ingest["ingest"],
+              f"**{result['ingest']['of_tfds']:.2f}×**"]]
+            if "tfds" in ingest else []
+        ),
         ["`ingest`, two processes over one", ingest["one process"], ingest["two processes"],
          f"**{result['ingest']['two_over_one']:.2f}×**"],
     ]  # fmt: skip

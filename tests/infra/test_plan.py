@@ -10,7 +10,6 @@ from infra import round as rounds
 from infra.plan import estimate, prices, report, sample, stages
 from infra.plan.facts import Choosing, Curate, Facts, Job, Training
 from infra.plan.sample import Raw
-from schemas.errors import ConfigError
 from tests.conftest import picture, write_folder, write_miniature
 from trainer import flops
 from trainer.model import Architecture
@@ -39,7 +38,7 @@ def facts(**changes) -> Facts:
         row_bytes={"seed": 120, "pool": 120, "evaluation": 120}, key_bytes=300, decode_seconds=1e-9,
         ingest=Job(fixed=1, per_row=0.01, cold=4), embed=Job(fixed=2, per_row=0.001, cold=5),
         curate=Curate(fixed=3, per_row=0.01, cold=1, per_keyed=0.001), evaluate=Job(fixed=1, per_row=0.1, cold=2),
-        training={name: TRAINING for name in ("train", "distill", "downstream")},
+        training=dict.fromkeys(("train", "distill", "downstream"), TRAINING),
         choosing=Choosing(per_pick=0.001, per_keyed=0.002, per_taken=0.01, pick_bytes=40),
     )  # fmt: skip
     return replace(known, **changes)
