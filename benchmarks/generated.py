@@ -45,6 +45,13 @@ def superbatch(*arguments: str) -> None:
     subprocess.run([*SUPERBATCH, *arguments], cwd=_ROOT, env=environment(), check=True)
 
 
+def said(*arguments: str) -> str:
+    """Runs such a command; returns what it printed."""
+    return subprocess.run(
+        [*SUPERBATCH, *arguments], cwd=_ROOT, env=environment(), check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
+
+
 def environment(**changes: str) -> dict[str, str]:
     """The environment of such a process: this one's, with this checkout's packages."""
     return os.environ | {"PYTHONPATH": str(_ROOT)} | changes

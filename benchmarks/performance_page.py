@@ -13,31 +13,24 @@ from benchmarks import selection_plot
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "performance.md"
+OPERATIONS = ROOT / "docs" / "operations.md"
 RESULTS = Path(__file__).parent / "results"
-_WORDS = (
-    "form",
-    "picks",
-    "part",
-    "model",
-    "job",
-    "source",
-    "reason",
-    "where",
-    "harm",
-)  # columns that read from the left
+# Columns that read from the left.
+_WORDS = ("form", "picks", "part", "model", "job", "source", "reason", "where", "harm", "stage")
 
 
 def write() -> None:
     """Renders every result file into its place on the page, and draws the plots."""
-    PAGE.write_text(rendered(PAGE.read_text()))
+    for page in (PAGE, OPERATIONS):
+        page.write_text(rendered(page.read_text(), page))
     for path in _files("selection"):
         picture = PAGE.with_name(_picture(_machine(path, "selection")))
         selection_plot.draw(picture, json.loads(path.read_text()))
 
 
-def rendered(page: str) -> str:
-    """The page with every section's figures in their place."""
-    for name, render in _SECTIONS.items():
+def rendered(page: str, path: Path = PAGE) -> str:
+    """The page with the figures of every section that it has in their place."""
+    for name, render in sections_of(path).items():
         figures = "\n".join(render(_machine(path, name), json.loads(path.read_text())) for path in _files(name))
         start, end = f"<!-- figures: {name} -->\n", "<!-- end of figures -->"
         if page.count(start) != 1:
@@ -45,6 +38,11 @@ def rendered(page: str) -> str:
         before, after = page.split(start)
         page = before + start + figures + "\n" + after[after.index(end) :]
     return page
+
+
+def sections_of(path: Path) -> dict[str, Callable[[str, dict[str, Any]], str]]:
+    """The sections of one page, by their names."""
+    return {name: render for name, render in _SECTIONS.items() if _ELSEWHERE.get(name, PAGE) == path}
 
 
 def _machine(path: Path, name: str) -> str:
@@ -260,7 +258,11 @@ def _beam_jobs(_: str, result: dict[str, Any]) -> str:
         ["`embed`, two workers of one thread", workers["bare"], workers["embed"],
          f"**{result['workers']['of_bare']:.2f}×**"],
         ["`ingest`", ingest["bare"], ingest["ingest"], f"**{result['ingest']['of_bare']:.2f}×**"],
-        ["`ingest`, over TFDS's builder", ingest["tfds"], ingest["ingest"], f"**{result['ingest']['of_tfds']:.2f}×**"],
+        *(  # results from before it was compared have none
+            [["`ingest`, over TFDS's builder", ingest["tfds"], ingest["ingest"],
+              f"**{result['ingest']['of_tfds']:.2f}×**"]]
+            if "tfds" in ingest else []
+        ),
         ["`ingest`, two processes over one", ingest["one process"], ingest["two processes"],
          f"**{result['ingest']['two_over_one']:.2f}×**"],
     ]  # fmt: skip
@@ -335,6 +337,89 @@ def _publishing(_: str, result: dict[str, Any]) -> str:
     )  # fmt: skip
 
 
+def _plan(_: str, result: dict[str, Any]) -> str:
+    rounds = result["rounds"]
+    ratios = [ratio for made in rounds for ratio in (made["ratio"], made["ratio_after"])]
+    table = [
+        [
+            str(number), f"{made['rehearsal_seconds'][0]:.0f} s", f"{made['total']['planned']:.0f} s",
+            f"{made['total']['actual']:.0f} s", f"**{made['ratio']:.2f}**", f"{made['ratio_after']:.2f}",
+            " / ".join(f"{load:.1f}" for load in made["load"]),
+        ]
+        for number, made in enumerate(rounds, start=1)
+    ]  # fmt: skip
+    stages = [
+        [name, f"{seconds['planned']:.1f} s", f"{seconds['actual']:.1f} s"]
+        for name, seconds in rounds[-1]["stages"].items()
+    ]
+    columns = "round | the rehearsal took | planned | actual | planned over actual | planned after it, over actual"
+    return "\n".join(
+        [
+            _heading(result["machine"]),
+            f"The demo's round, {len(rounds[-1]['stages'])} stages. Median of {len(ratios)} ratios: "
+            f"**{result['ratio']:.2f}**.\n",
+            _table(f"{columns} | load before, between, after", table),
+            _table("stage | planned | actual", stages),
+        ]
+    )
+
+
+def _capacity(_: str, result: dict[str, Any]) -> str:
+    options, measured = result["options"], result["measured"]
+    wide = [s for s in result["scenarios"] if not s["size"]["own"]]
+
+    def row(label: str, show: Callable[[dict[str, Any]], str]) -> list[str]:
+        return [label, *(show(scenario) for scenario in wide)]
+
+    def of(name: str, form: Callable[[float], str] = _bytes) -> Callable[[dict[str, Any]], str]:
+        return lambda scenario: form(scenario["capacity"][name])
+
+    def stage(kind: str) -> Callable[[dict[str, Any]], str]:
+        def show(scenario: dict[str, Any]) -> str:
+            found = [s for s in scenario["stages"] if s["kind"] == kind]
+            longest = max(found, key=lambda s: s["seconds"])
+            return f"{sum(s['seconds'] for s in found) / 3600:,.3g} h ({longest['bound']})"
+
+        return show
+
+    def count(number: float) -> str:
+        return f"{number:,.3g}" if number < 1000 else f"{number:,.0f}"
+
+    table = [
+        row("kept rows", lambda s: f"{s['size']['kept']:,.0f}"),
+        row("corpus", of("corpus_bytes")),
+        row("shards of 1 GiB", of("shards_of_1_GiB", count)),
+        row("a shard, of those configured", of("bytes_per_shard")),
+        row("embeddings", of("embeddings_bytes")),
+        row("of them vectors", of("embeddings_vector_bytes")),
+        row("keys that ingest shuffles", of("ingest_shuffle_bytes")),
+        row("tasks in ingest's graph", of("ingest_graph_bytes")),
+        row("requests of ingest's shards to spools", of("ingest_spool_requests", count)),
+        row("steps of distill", lambda s: f"{s['size']['distill_steps']:,}"),
+        row("read for a super-batch", of("superbatch_read_bytes")),
+        row("a step", of("step_seconds", _seconds)),
+        row("read by each host, a second", of("read_bytes_per_second_per_host")),
+        row("sent to each host's devices, a second", of("device_input_bytes_per_second_per_host")),
+        row("cores that decode, of all hosts", lambda s: f"{count(s['capacity']['decode_cores'])} of "
+                                                         f"{count(s['capacity']['host_cores'])}"),
+        row("selections log", of("selections_bytes")),
+        row("choosing, on one worker", lambda s: f"{s['capacity']['choose_seconds'] / 3600:,.3g} h"),
+        *(row(f"time of `{kind}`", stage(kind)) for kind in ("ingest", "embed", "distill", "curate")),
+        row("longest", lambda s: f"**{s['bottleneck']['stage']}**: {s['bottleneck']['by']}"),
+    ]  # fmt: skip
+    return "\n".join(
+        [
+            f"{options['devices']:,} × {options['device']} at {100 * options['mfu']:.0f} % of their peak, "
+            f"{options['workers']:,} vCPUs for the Beam jobs, {options['request_ms']:g} ms a request, "
+            f"{options['task_rows']:,} rows a raw file, {options['epochs']:g} pass over the pool, "
+            f"{wide[0]['capacity']['shards']:,} shards. Measured on {measured['machine']}: a row of the corpus "
+            f"{_bytes(measured['row_bytes']['pool'])}, its key {measured['key_bytes']:.0f} B, decoding "
+            f"{_seconds(measured['decode_seconds'])} on one core.\n",
+            _table(" | ".join(["part", *(f"{s['size']['raw']:,} raw rows" for s in wide)]), table),
+        ]
+    )
+
+
 _SECTIONS: dict[str, Callable[[str, dict[str, Any]], str]] = {
     "selection": _selection,
     "chunk": _chunk,
@@ -346,7 +431,10 @@ _SECTIONS: dict[str, Callable[[str, dict[str, Any]], str]] = {
     "publishing": _publishing,
     "hostile": _hostile,
     "object-storage": _object_storage,
+    "plan": _plan,
+    "capacity": _capacity,
 }
+_ELSEWHERE = {"capacity": OPERATIONS}
 
 
 def _difference(swapped: dict[str, float]) -> str:

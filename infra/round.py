@@ -17,7 +17,7 @@ from typing import Any
 import pydantic
 
 from beam_pipelines import curate, embed, ingest, publish
-from infra import gate, stages
+from infra import gate, stages, timings
 from infra.stages import Round, Stage
 from schemas import manifest as manifests
 from schemas import storage
@@ -138,7 +138,8 @@ def read(path: str) -> Round:
 
 def run(config: RoundConfig) -> list[Done]:
     """Runs every stage that is not complete; returns all of them, in order."""
-    planned = plan(read(config.config))
+    asked = read(config.config)
+    planned = plan(asked)
     done, stopped_at_gate = [], False
     for number, (stage, settings) in enumerate(planned, start=1):
         log.info("[%d/%d] %s", number, len(planned), stage.name)
@@ -151,7 +152,8 @@ def run(config: RoundConfig) -> list[Done]:
         elif stage.kind == "publish" and stopped_at_gate:
             done.append(Done(stage.name, "", "not published", "", 0.0))
         else:
-            _JOBS[stage.job][1](settings)
+            with timings.timed(asked.output, stage.name, stage.output):
+                _JOBS[stage.job][1](settings)
             done.append(_describe(stage, time.monotonic() - begin))
     return done
 

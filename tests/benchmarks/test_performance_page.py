@@ -6,12 +6,13 @@ import pytest
 
 from benchmarks import performance_page as page
 
-_PLACES = "".join(f"<!-- figures: {name} -->\n<!-- end of figures -->\n" for name in page._SECTIONS)
+_PLACES = "".join(f"<!-- figures: {name} -->\n<!-- end of figures -->\n" for name in page.sections_of(page.PAGE))
 
 
-def test_the_page_shows_what_was_measured():
-    written = page.PAGE.read_text()
-    assert page.rendered(written) == written
+@pytest.mark.parametrize("path", [page.PAGE, page.OPERATIONS])
+def test_the_page_shows_what_was_measured(path):
+    written = path.read_text()
+    assert page.rendered(written, path) == written
 
 
 def test_every_result_file_has_its_section():
