@@ -74,7 +74,8 @@ def prepare(source: str, destination: str, publisher: str | None) -> Publication
         name=manifest.name, version=manifest.version, fingerprint=manifest.fingerprint, files=digest_files(manifest),
         manifest_sha256=hashlib.sha256(content).hexdigest(), publisher=publisher or _account(destination),
     )  # fmt: skip
-    if storage.overlap(made.source, made.directory):
+    published = made.source == made.directory and made.store.read(claim.FILE_NAME) is not None
+    if storage.overlap(made.source, made.directory) and not published:  # of a published one, an alias may be moved
         raise ConfigError(
             f"dataset is {source!r}, and it would be published to {made.directory}, where one lies in the other: "
             "choose another destination"

@@ -215,6 +215,10 @@ def test_an_alias_names_a_version_and_moves_although_that_is_complete(miniature,
     for dataset, version in ((miniature / "curated", "1.0.0"), (later, "1.1.0"), (miniature / "curated", "1.0.0")):
         assert cli.main(publish(dataset, tmp_path / "d", "--alias=latest")) == 0
         assert read_alias(str(tmp_path / "d"), "mini_curated", "latest").version == version
+    # Nothing but what is published is needed to roll back.
+    for version in ("1.1.0", "1.0.0"):
+        assert cli.main(publish(tmp_path / "d/mini_curated" / version, tmp_path / "d", "--alias=latest")) == 0
+        assert read_alias(str(tmp_path / "d"), "mini_curated", "latest").version == version
     path = tmp_path / "d/aliases/mini_curated/latest.json"
     stands = path.read_bytes()
     assert cli.main(publish(miniature / "curated", tmp_path / "d", "--alias=latest", "--publisher=someone else")) == 0
