@@ -20,9 +20,9 @@ def table(scenario: Scenario, currency: str) -> str:
     planned = scenario.stages if scenario.size.own else _by_kind(scenario.stages)
     rows = [_row(stage) for stage in planned]
     total = (
-        "total", "", "", f"{size(scenario.stored)}", duration(scenario.seconds),
-        f"{sum(s.worker_hours for s in planned):,.1f}", f"{sum(s.device_hours for s in planned):,.1f}",
-        f"{scenario.money:,.2f}", "",
+        "total", "", "", size(scenario.stored), duration(scenario.seconds),
+        _amount(sum(s.worker_hours for s in planned)), _amount(sum(s.device_hours for s in planned)),
+        _amount(scenario.money), "",
     )  # fmt: skip
     own = "the round as it is: " if scenario.size.own else ""
     longest = scenario.longest
@@ -32,7 +32,7 @@ def table(scenario: Scenario, currency: str) -> str:
             f"{own}{scenario.size.raw:,} raw rows, {scenario.size.kept:,.0f} kept, "
             f"{scenario.size.distill_steps:,} steps of distill",
             *_aligned([_HEADER, *rows, total]),
-            f"stored with the raw data: {size(scenario.stored)}, {scenario.stored_month:,.2f} {currency} a month. "
+            f"stored with the raw data: {size(scenario.stored)}, {_amount(scenario.stored_month)} {currency} a month. "
             f"Bottleneck: {longest.name} ({longest.bound}), {share:.0f} % of the time",
         ]
     )
@@ -129,6 +129,8 @@ def size(count: float) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds, minutes, hours or days."""
+    if seconds < 0.1:
+        return f"{1000 * seconds:.3g} ms"
     if seconds < 120:
         return f"{seconds:.3g} s"
     if seconds < 7200:
@@ -136,10 +138,15 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:,.1f} h" if seconds < 72 * 3600 else f"{seconds / 86400:,.1f} d"
 
 
+def _amount(number: float) -> str:
+    """Hours or money: three digits of what is small."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
 def _row(stage: StagePlan) -> tuple[str, ...]:
     return (
         stage.name, f"{stage.rows:,.0f}", size(stage.bytes_in), size(stage.bytes_out), duration(stage.seconds),
-        f"{stage.worker_hours:,.1f}", f"{stage.device_hours:,.1f}", f"{stage.money:,.2f}", stage.bound,
+        _amount(stage.worker_hours), _amount(stage.device_hours), _amount(stage.money), stage.bound,
     )  # fmt: skip
 
 

@@ -225,4 +225,10 @@ def test_plan_and_actual_are_compared_where_both_are_known():
 
 def test_numbers_are_short():
     assert [report.size(n) for n in (12, 1.5e9, 2e18)] == ["12 B", "1.5 GB", "2e+03 PB"]
-    assert [report.duration(s) for s in (1.5, 600, 36000, 1e6)] == ["1.5 s", "10.0 min", "10.0 h", "11.6 d"]
+    assert [report.duration(s) for s in (0.002, 1.5, 600, 36000, 1e6)] == [
+        "2 ms",
+        "1.5 s",
+        "10.0 min",
+        "10.0 h",
+        "11.6 d",
+    ]
