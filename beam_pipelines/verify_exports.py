@@ -10,6 +10,7 @@ import itertools
 import json
 import re
 import tarfile
+import tokenize
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Literal, cast
 
@@ -231,7 +232,10 @@ def _count_uids(file: BinaryIO, shard: manifests.Shard) -> int:
     version = np.lib.format.read_magic(file)
     if version != (1, 0):
         raise IntegrityError(f"it is an array of NumPy's format {version}; (1, 0) is due")
-    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    try:
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    except (ValueError, SyntaxError, tokenize.TokenError, RecursionError) as error:  # NumPy reads it as Python
+        raise IntegrityError(f"its header cannot be read: {error}") from None
     if dtype != _UIDS_TYPE or len(shape) != 1:
         raise IntegrityError(f"it is an array {list(shape)} of {dtype}; one row of {_UIDS_TYPE} is due")
     if (left := shard.bytes - file.tell()) != shape[0] * dtype.itemsize:

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from beam_pipelines.rights import Rights
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, IntegrityError
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,12 @@ def test_a_licence_is_spelled_as_each_reader_knows_it(stated, hub, url):
 def test_what_cannot_be_meant_is_refused(field, value, says):
     with pytest.raises(ConfigError, match=re.escape(says)):
         Rights(**{field: value})
+
+
+def test_what_a_manifest_records_is_taken_from_it_and_refused_where_it_cannot_be_meant():
+    assert Rights.recorded("d", {"license": "mit", "budget": 3}) == Rights(license="mit")
+    assert Rights.recorded("d", {"source": "folder:raw"}) == Rights()  # as ingest records it
+    with pytest.raises(IntegrityError, match="d: the manifest records license 3; it must be text"):
+        Rights.recorded("d", {"license": 3})
+    with pytest.raises(IntegrityError, match=r"d: as its manifest records it, homepage is 'javascript:alert\(1\)'"):
+        Rights.recorded("d", {"homepage": "javascript:alert(1)"})

@@ -290,6 +290,15 @@ def test_uids_that_are_not_sorted_or_there_twice_are_named(tmp_path):
     assert forged.finds(f"({int(uids[2][0]):016x}{int(uids[2][1]):016x}) is the same as the one before")
 
 
+def test_a_header_that_numpy_cannot_parse_is_a_finding(tmp_path):
+    forged = Forged(tmp_path, "uids")
+    content = forged.first.read_bytes()
+    for broken in (content.replace(b"}", b"(", 1), content.replace(b"{", b"\0", 1)):
+        forged.first.write_bytes(broken)
+        forged.seal()
+        assert forged.finds("its header cannot be read: ")
+
+
 def test_an_array_of_objects_is_not_unpickled(tmp_path):
     class Bomb:
         def __reduce__(self):
