@@ -93,7 +93,9 @@ def services(monkeypatch):
     monkeypatch.setattr(TemplateJobStartTrigger, "run", ended)
     hook = SimpleNamespace(custom_object_client=kubernetes)
     monkeypatch.setattr(kubernetes_engine.GKEOperatorMixin, "hook", hook)
-    monkeypatch.setattr(kubernetes_engine.GKEStartPodOperator, "execute", lambda self, context: kubernetes.run_pod(self.cmds))
+    monkeypatch.setattr(
+        kubernetes_engine.GKEStartPodOperator, "execute", lambda self, context: kubernetes.run_pod(self.cmds)
+    )
     return SimpleNamespace(dataflow=dataflow, kubernetes=kubernetes)
 
 
