@@ -231,7 +231,7 @@ def say_of_the_models(out: Path, **recall: float) -> None:
     [
         ("[curate]", '[publish]\nalias = "latest"\n[curate]', "[publish] lacks `destination`"),
         ("[curate]", '[publish]\ndestination = "d"\nforce = true\n[curate]', "[publish] has unknown keys force"),
-        ("[curate]", '[publish]\ndestination = "s3://d"\n[curate]', "[publish] destination is"),
+        ("[curate]", '[publish]\ndestination = "s3://d"\n[curate]', "destination is 's3://d'; it must be gs://"),
         ("downstream_seeds = [0]", '[publish]\ndestination = "d"', "downstream_seeds"),
         ("downstream_seeds = [0]", "downstream_seeds = [0, 0]", "each seed may come once"),
     ],

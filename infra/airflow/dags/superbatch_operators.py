@@ -20,7 +20,7 @@ _GROUP, _VERSION, _PLURAL = "jobset.x-k8s.io", "v1alpha2", "jobsets"
 class FlexJob(DataflowStartFlexTemplateOperator):
     """Launches a Flex template and waits in the triggerer; does nothing where the stage's output is complete.
 
-    The launch would fail there: a launcher that finds nothing to do submits no job.
+    A launcher that finds nothing to do submits no job, and a launch without a job counts as failed.
     """
 
     template_fields = (*DataflowStartFlexTemplateOperator.template_fields, "stage")
