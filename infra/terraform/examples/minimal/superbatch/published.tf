@@ -14,7 +14,7 @@ locals {
     },
     {
       role    = "roles/storage.objectViewer"
-      members = sort(setunion([local.publisher], var.readers))
+      members = sort(setunion([local.publisher, local.members["scheduler"]], var.readers)) # it looks for manifests
     },
     {
       role    = "roles/storage.objectUser"

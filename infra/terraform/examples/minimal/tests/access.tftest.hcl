@@ -50,6 +50,13 @@ run "everything" {
     error_message = "Somebody else than the publisher may write published data."
   }
   assert {
+    condition = anytrue([
+      for binding in jsondecode(google_storage_bucket_iam_policy.published.policy_data).bindings :
+      binding.role == "roles/storage.objectViewer" && contains(binding.members, "serviceAccount:superbatch-scheduler@example-rounds.iam.gserviceaccount.com")
+    ])
+    error_message = "The scheduler cannot see whether a version is published."
+  }
+  assert {
     condition     = google_storage_bucket_iam_policy.published.bucket == google_storage_bucket.published.name && !contains([for grant in google_storage_bucket_iam_member.this : grant.bucket], google_storage_bucket.published.name)
     error_message = "The published bucket's policy is not the only thing that says who writes it."
   }
