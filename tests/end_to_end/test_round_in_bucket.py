@@ -104,7 +104,7 @@ def test_a_round_in_a_bucket_has_the_fingerprints_of_one_on_a_disk(miniature, bu
         manifest = bucket.manifest(f"out/{name}")
         named |= {f"out/{name}/{file.name}" for file in [*manifest.shards, *manifest.files]}
     manifests_there = {f"out/{name}/manifest.json" for name in ARTIFACTS}
-    assert set(bucket.server.names("bucket", "out/")) == named | manifests_there
+    assert set(bucket.server.names("bucket", "out/")) == named | manifests_there | {"out/timings.jsonl"}
 
 
 def test_tars_in_a_bucket_become_the_corpus_that_they_become_on_a_disk(bucket, corpus):

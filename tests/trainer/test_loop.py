@@ -93,7 +93,7 @@ def test_every_setting_that_changes_what_is_learned_is_content():
     config = DistillConfig(corpus="c", workdir="w", embeddings="e")
     operational = {
         "corpus", "workdir", "name", "version", "tokenizer", "checkpoint_every", "log_every", "workers", "embeddings",
-        "reference", "scoring_batch", "worker_processes", "shard_parameters", "distributed", "evaluation",
+        "reference", "scoring_batch", "worker_processes", "exit_code_if_stopped", "shard_parameters", "distributed", "evaluation",
         "evaluation_labelled",
         "evaluation_shots_from",
         "evaluate_every", "profile",
