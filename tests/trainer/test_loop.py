@@ -93,10 +93,8 @@ def test_every_setting_that_changes_what_is_learned_is_content():
     config = DistillConfig(corpus="c", workdir="w", embeddings="e")
     operational = {
         "corpus", "workdir", "name", "version", "tokenizer", "checkpoint_every", "log_every", "workers", "embeddings",
-        "reference", "scoring_batch", "worker_processes", "exit_code_if_stopped", "shard_parameters", "distributed", "evaluation",
-        "evaluation_labelled",
-        "evaluation_shots_from",
-        "evaluate_every", "profile",
+        "reference", "scoring_batch", "worker_processes", "shard_parameters", "distributed", "exit_code_if_stopped",
+        "evaluation", "evaluation_labelled", "evaluation_shots_from", "evaluate_every", "profile",
     }  # fmt: skip
     assert {f.name for f in dataclasses.fields(config)} - operational == set(job_config.content_fields(config))
 
