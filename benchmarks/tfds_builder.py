@@ -2,8 +2,8 @@
 
 Enters: a folder that `ingest` reads too. Leaves: an ArrayRecord dataset of the same rows, in another order. TFDS
 shuffles by a hash of the keys as `ingest` does, up to a gigabyte in memory, and fails on a key that comes twice, where
-`ingest` drops the second and counts it. Rejections are counted nowhere and kept nowhere, and no file is hashed: there is
-less to do.
+`ingest` drops the second and counts it. Rejections are counted nowhere and kept nowhere, and no file is hashed: there
+is less to do.
 """
 
 import io
