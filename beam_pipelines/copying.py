@@ -10,7 +10,7 @@ its files or not at all; and TFDS, which looks for its own two, finds every row 
 import hashlib
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,21 +122,22 @@ def _base(file: manifests.File) -> str:
 def is_whole(publication: Publication) -> bool:
     """Says whether every file of a version is there, by its size; a warning names the first that is not."""
     _, manifest = read_source(publication)
-    sizes = publication.store.sizes()
-    for file in (*manifest.shards, *manifest.files):
-        if sizes.get(file.name) != file.bytes:
-            log.warning("publish: %s is gone, or has another size: copied again if it is gone", file.name)
-            return False
-    return True
+    wrong = _first_wrong(manifest, publication.store.sizes())
+    if wrong is not None:
+        log.warning("publish: %s is gone, or has another size: copied again if it is gone", wrong.name)
+    return wrong is None
+
+
+def _first_wrong(manifest: manifests.Manifest, sizes: Mapping[str, int]) -> manifests.File | None:
+    """The first file of a manifest that is not there, or has another size."""
+    return next((file for file in (*manifest.shards, *manifest.files) if sizes.get(file.name) != file.bytes), None)
 
 
 def _check_whole(publication: Publication, manifest: manifests.Manifest) -> None:
     """Lists the destination once more, just before the manifest: every file, nothing else, and still ours."""
     sizes = publication.store.sizes()
-    for file in (*manifest.shards, *manifest.files):
-        found = sizes.get(file.name)
-        if found != file.bytes:
-            now = "is gone" if found is None else f"has {found} bytes of {file.bytes}"
-            raise IntegrityError(f"{publication.store.url(file.name)} was copied, and {now}: who else writes there?")
+    if (file := _first_wrong(manifest, sizes)) is not None:
+        now = f"has {sizes[file.name]} bytes of {file.bytes}" if file.name in sizes else "is gone"
+        raise IntegrityError(f"{publication.store.url(file.name)} was copied, and {now}: who else writes there?")
     refuse_foreign(publication, manifest, sizes)
     check_claim(publication)
