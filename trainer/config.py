@@ -77,6 +77,8 @@ class TrainConfig:
     """largest global norm of a gradient"""
     weighted: bool = content(False)
     """count each example by its selection/weight, as if it came that often; of a set curated with --policy=weighted"""
+    augment: bool = content(False)
+    """mirror and shift pictures at random; helps a reference that sees few of them for many epochs"""
     seed: int = content(0)
     """decides initial parameters, order of the data and selection noise"""
     checkpoint_every: int = 1000
@@ -206,6 +208,10 @@ class DistillConfig(TrainConfig):
         super().__post_init__()
         if self.weighted:
             raise ConfigError("weighted is for `train`: distill picks by scores, and --weighted has no part in them")
+        if self.augment:
+            raise ConfigError(
+                "augment is for `train`: distill scores pictures as its reference embedded them, so leave it out"
+            )
         if self.selection.subbatch_size(self.superbatch_size) != self.batch_size:
             raise ConfigError(
                 f"batch_size {self.batch_size} and filter_ratio {self.filter_ratio} do not fit: round(B(1 − f)) of "

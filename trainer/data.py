@@ -29,6 +29,7 @@ import numpy as np
 
 from schemas import records, shards
 from schemas.errors import ConfigError, IntegrityError
+from trainer.augment import augment
 from trainer.cached_reference import CachedReference
 from trainer.decode import ANTIALIASED, decode_image
 from trainer.tokenizer import Tokenizer
@@ -102,7 +103,7 @@ class Blocks:
         return (begin + rows) % self.rows, np.ones(self.size, bool)
 
 
-_ROTATION = 1  # a stream of random numbers beside the permutation's
+_ROTATION, _AUGMENTATION = 1, 2  # streams of random numbers beside the permutation's
 
 
 @functools.lru_cache(maxsize=2)
@@ -122,6 +123,7 @@ class BlockLoader:
     reference: CachedReference | None = None
     keep_encoded: bool = False  # picks will be decoded anew
     weighted: bool = False  # read what each row counts for
+    augment: bool = False  # mirror and shift pictures at random
     process: int = 0
     processes: int = 1
 
@@ -145,7 +147,8 @@ class BlockLoader:
           IntegrityError: a row is not what its embedding, or ingest's check, says.
         """
         step, place = divmod(int(k), self.own_per_step)
-        block = int(self.blocks.of_step(step)[self.process * self.own_per_step + place])
+        place += self.process * self.own_per_step
+        block = int(self.blocks.of_step(step)[place])
         row, own = self.blocks.rows_of(block, step)
         examples = [records.decode_pair(record) for record in self.corpus.read(row.tolist())]
         images = [example.image for example in examples]
@@ -156,6 +159,9 @@ class BlockLoader:
             row=row,
             uid=np.array([e.uid for e in examples]),
         )
+        if self.augment:
+            rng = np.random.default_rng([self.blocks.seed, step, place, _AUGMENTATION])
+            rows["image"] = augment(rows["image"], rng)
         if self.keep_encoded:
             rows["encoded"] = np.array([*images, None])[:-1]  # the None keeps NumPy from looking into the bytes
         if self.weighted:

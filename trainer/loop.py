@@ -117,6 +117,7 @@ def _set_up(
             reference=reference,
             keep_encoded=scored_pixels != config.pixels,
             weighted=config.weighted,
+            augment=config.augment,
             process=jax.process_index(),
             processes=jax.process_count(),
         )

@@ -32,14 +32,27 @@ def make(directory: Path, data: Path) -> None:
     if (directory / "truth.json").exists():
         return
     shutil.rmtree(directory, ignore_errors=True)
-    log.info("reading Flickr8k from %s", data)
-    train = sorted(_photos(data, "train-*.tar"), key=lambda photo: keyed_order(photo[0].family, SEED))
-    seed = [pair for photo in train[:_SEED_PHOTOS] for pair in photo]
-    pool = noise.corrupt([pair for photo in train[_SEED_PHOTOS:] for pair in photo], NOISE, SEED)
-    noise.write_folder(directory / "seed", seed, SEED)
-    noise.write_folder(directory / "evaluation", [pair for photo in _photos(data, "dev-*.tar") for pair in photo], SEED)
+    parts = clean_parts(data)
+    pool = noise.corrupt(parts["pool"], NOISE, SEED)
+    noise.write_folder(directory / "seed", parts["seed"], SEED)
+    noise.write_folder(directory / "evaluation", parts["evaluation"], SEED)
     noise.write_folder(directory / "pool", [noisy.pair for noisy in pool], SEED)
     noise.write_truth(directory / "truth.json", pool)
+
+
+def clean_parts(data: Path) -> dict[str, list[noise.Pair]]:
+    """Reads the clean pairs of `seed`, `evaluation` and `pool`: a photo's captions follow one another.
+
+    Raises:
+      DataError: the tars are not in `data`.
+    """
+    log.info("reading Flickr8k from %s", data)
+    train = sorted(_photos(data, "train-*.tar"), key=lambda photo: keyed_order(photo[0].family, SEED))
+    return {
+        "evaluation": [pair for photo in _photos(data, "dev-*.tar") for pair in photo],
+        "seed": [pair for photo in train[:_SEED_PHOTOS] for pair in photo],
+        "pool": [pair for photo in train[_SEED_PHOTOS:] for pair in photo],
+    }
 
 
 def _photos(data: Path, pattern: str) -> Iterator[list[noise.Pair]]:

@@ -34,6 +34,16 @@ def make(directory: Path) -> None:
     if (directory / "truth.json").exists():
         return
     shutil.rmtree(directory, ignore_errors=True)
+    parts = clean_parts()
+    pool = noise.corrupt(parts["pool"], NOISE, SEED)
+    noise.write_folder(directory / "seed", parts["seed"], SEED)
+    noise.write_folder(directory / "evaluation", parts["evaluation"], SEED)
+    noise.write_folder(directory / "pool", [noisy.pair for noisy in pool], SEED)
+    noise.write_truth(directory / "truth.json", pool)
+
+
+def clean_parts() -> dict[str, list[noise.Pair]]:
+    """Renders all named pictures; returns the clean pairs of `seed`, `evaluation` and `pool`, by code points."""
     named = _named_pictures()
     log.info("rendering %d OpenMoji pictures at %d px", len(named), PIXELS)
     parts: dict[str, list[noise.Pair]] = {"evaluation": [], "seed": [], "pool": []}
@@ -45,11 +55,7 @@ def make(directory: Path) -> None:
             parts[part].append(
                 noise.Pair(family=family, image=image, suffix=".jpg", text=names[language], language=language)
             )
-    pool = noise.corrupt(parts["pool"], NOISE, SEED)
-    noise.write_folder(directory / "seed", parts["seed"], SEED)
-    noise.write_folder(directory / "evaluation", parts["evaluation"], SEED)
-    noise.write_folder(directory / "pool", [noisy.pair for noisy in pool], SEED)
-    noise.write_truth(directory / "truth.json", pool)
+    return parts
 
 
 def _named_pictures() -> dict[str, dict[str, str]]:

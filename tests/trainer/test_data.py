@@ -1,5 +1,7 @@
 """Blocks: every row offered, none twice in a super-batch, the position a function of (seed, step)."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -157,6 +159,16 @@ def test_rebuilt_iterators_go_on_where_they_were(corpus):
     for ours, theirs in zip(whole[3:], rest, strict=True):
         for name in ours:
             np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+def test_augmentation_is_a_function_of_seed_and_step_whoever_reads(corpus):
+    plain, augmented = corpus[0]("a"), dataclasses.replace(corpus[0]("b"), augment=True)
+    whole, theirs = list(iterate(augmented, 0, 5, threads=2)), list(iterate(plain, 0, 5, threads=1))
+    assert not any(np.array_equal(ours["image"], step["image"]) for ours, step in zip(whole, theirs, strict=True))
+    parts = [dataclasses.replace(augmented, process=k, processes=3) for k in range(3)]
+    shared = [list(iterate(part, 3, 5, threads=1)) for part in parts]
+    for step in (3, 4):
+        np.testing.assert_array_equal(np.concatenate([p[step - 3]["image"] for p in shared]), whole[step]["image"])
 
 
 def test_every_rows_uid_is_compared(corpus):

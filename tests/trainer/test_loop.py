@@ -163,6 +163,7 @@ def test_smaller_candidates_are_scored_and_picks_are_learned_from_whole(miniatur
         ({"profile": True, "workdir": "gs://bucket/w"}, "--profile writes its trace to a local one"),
         ({"evaluation_shots_from": "s"}, "evaluation_shots_from is 's'; it needs --evaluation_labelled"),
         ({"evaluate_every": 0}, "evaluate_every is 0"),
+        ({"augment": True}, "augment is for `train`"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(miniature, tmp_path, fields, words):

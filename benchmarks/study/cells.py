@@ -1,0 +1,98 @@
+"""What stands in the cells of docs/results.md: figures of runs over the seeds, as Markdown.
+
+A score is shown as its best, a mean over the seeds with its standard error, and in brackets the mean of the last; all
+in percent.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from benchmarks.study.analysis import Ratio, column, curve, mean_and_error, ratio
+from benchmarks.study.claims import Comparison, found
+from benchmarks.study.experiments import jest, uniform
+from benchmarks.study.runs import Learner, Run
+from benchmarks.study.store import Store
+
+SEEDS = (0, 1, 2)
+LABELS = {"openmoji": "OpenMoji", "flickr8k": "Flickr8k"}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "JEST, f = 0.8": {},
+    "JEST, f = 0.9": {"filter_ratio": 0.9},
+    "Flexi-JEST, f = 0.8": {"flexi": True},
+    "Flexi-JEST, f = 0.9": {"filter_ratio": 0.9, "flexi": True},
+}
+
+
+def of_seeds(make: Callable[..., Learner], corpus: str, noise: float, **changes: Any) -> list[Learner]:
+    """The same run with every seed."""
+    return [make(corpus, noise, seed, **changes) for seed in SEEDS]
+
+
+def ratio_of(records: Store, corpus: str, noise: float, name: str) -> Ratio | None:
+    """How much sooner a variant reaches the uniform learner's best; None unless all of them were run."""
+    base = found(records, of_seeds(uniform, corpus, noise))
+    ours = found(records, of_seeds(jest, corpus, noise, **VARIANTS[name]))
+    return None if base is None or ours is None else ratio(base, ours)
+
+
+def best_and_last(records: Store, runs: Sequence[Run]) -> str:
+    """Best score ± standard error, and in brackets the last."""
+    listed = found(records, runs)
+    if listed is None:
+        return "not run"
+    curves = [curve(record) for record in listed]
+    return f"{percent([c.best for c in curves])} ({100 * mean_and_error([c.score[-1] for c in curves])[0]:.1f})"
+
+
+def matched_share(records: Store, runs: Sequence[Run]) -> str:
+    """The share of true captions among all that was learned from."""
+    listed = found(records, runs)
+    if listed is None:
+        return ""
+    shares = []
+    for record in listed:
+        steps = column(record, "step")
+        shares.append(float(column(record, "matched") @ (steps - [0, *steps[:-1]]) / steps[-1]))
+    return f"{mean_and_error(shares)[0]:.0%}"
+
+
+def share_of_set(records: Store, runs: Sequence[Run]) -> str:
+    """The share of true captions in what a model was trained on."""
+    listed = found(records, runs)
+    return "not run" if listed is None else f"{mean_and_error([record['matched'] for record in listed])[0]:.0%}"
+
+
+def separation(records: Store, runs: Sequence[Run]) -> str:
+    """How well the runs' references tell true captions from others, as the area under the ROC curve."""
+    listed = found(records, runs)
+    return "" if listed is None else f"{mean_and_error([record['separation'] for record in listed])[0]:.3f}"
+
+
+def percent(values: Sequence[float]) -> str:
+    """A mean over the seeds ± its standard error, in percent."""
+    mean, error = mean_and_error(values)
+    return f"{100 * mean:.2f} ± {100 * error:.2f}"
+
+
+def signed(comparison: Comparison) -> str:
+    """The mean of the paired differences ± its standard error, in percentage points."""
+    mean, error = comparison.difference
+    return f"{100 * mean:+.2f} ± {100 * error:.2f}"
+
+
+def times(median: float | None, of_seeds: Sequence[float | None]) -> str:
+    """A median over the seeds, and each of them."""
+    shown = ", ".join("never" if value is None else f"{value:.1f}" for value in of_seeds)
+    return f"{'not by most seeds' if median is None else f'**{median:.1f}×**'} ({shown})"
+
+
+def rounded(value: float | None) -> float | None:
+    """For JSON."""
+    return None if value is None else round(value, 2)
+
+
+def table(head: str, rows: Sequence[Sequence[str]]) -> str:
+    """Rows under a head whose columns ` | ` divides; the first two read from the left."""
+    columns = head.split(" | ")
+    lines = [f"| {head} |", "|" + "|".join(["--"] * 2 + ["--:"] * (len(columns) - 2)) + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"

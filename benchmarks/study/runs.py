@@ -1,0 +1,167 @@
+"""What the study can run, as data: references, learners, and models trained on what a learner picked.
+
+A run names everything that decides its result, the runs that it needs included. So equal runs are one run wherever they
+are asked for, and a stored result is known to be of this very run.
+"""
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from schemas.identity import canonical_json
+from trainer.presets import Encoder, Preset
+from trainer.selection import Criterion, SelectionConfig
+
+# Small enough for hundreds of runs on two cores. Patches of 16 pixels give 16 tokens, coarse ones of 32 give 4.
+TOWERS = Preset(
+    image=Encoder(width=64, depth=2, heads=2, mlp=256),
+    text=Encoder(width=64, depth=1, heads=2, mlp=256),
+    patch_size=16, resolution=64, text_length=16, vocabulary=0, embedding=64, image_head=True,
+)  # fmt: skip
+COARSE_PATCH = 32
+# The best of three for the uniform learner under noise (docs/results.md).
+LEARNING_RATE = {"openmoji": 1e-3, "flickr8k": 2e-3}
+REFERENCE_LEARNING_RATE = 2e-3
+WARMUP_STEPS = 20
+# Steps of a uniform learner on a corpus. Every other learner has as many operations, and so fewer steps.
+UNIFORM_STEPS = {"openmoji": 1000, "flickr8k": 1500}
+BATCH_SIZE = {"openmoji": 64, "flickr8k": 128}
+DOWNSTREAM_STEPS = {"openmoji": 400, "flickr8k": 600}
+REFERENCE_STEPS = 600
+REFERENCE_BATCH = 128
+
+Subset = Literal["curated", "control", "top_reference"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """A model trained on clean pictures of the seed, or, bootstrapped, on the curated set of an earlier learner."""
+
+    corpus: str
+    seed: int
+    pictures: int = 1000  # of the seed; at most all
+    steps: int = REFERENCE_STEPS
+    augment: bool = True
+    curated_by: "Learner | None" = None
+    budget: float = 0.25  # of the pool, when curated
+
+    @property
+    def noise(self) -> float:
+        """Of the pool that it was curated from; the seed has none."""
+        return 0.0 if self.curated_by is None else self.curated_by.noise
+
+    @property
+    def needs(self) -> "tuple[Run, ...]":
+        """The runs whose artifacts this one reads."""
+        return () if self.curated_by is None else (self.curated_by,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learner:
+    """A model trained on the pool: on all of it alike (`uniform`), or on sub-batches picked by a criterion."""
+
+    corpus: str
+    noise: float  # share of mismatched captions
+    seed: int
+    criterion: Criterion = "learnability"
+    filter_ratio: float = 0.8
+    chunks: int = 16
+    joint: bool = True
+    gain: float = 1.0
+    flexi: bool = False
+    batch_size: int = 0  # 0: the corpus's own
+    learning_rate: float = 0.0  # 0: the corpus's own
+    reference: Reference | None = None  # of the same seed, on all clean pictures, if not given
+
+    @property
+    def selection(self) -> SelectionConfig:
+        """How it picks."""
+        return SelectionConfig(
+            filter_ratio=self.filter_ratio, chunks=self.chunks, criterion=self.criterion, joint=self.joint,
+            gain=self.gain,
+        )  # fmt: skip
+
+    @property
+    def subbatch(self) -> int:
+        """b, the examples of an update."""
+        return self.batch_size or BATCH_SIZE[self.corpus]
+
+    @property
+    def rate(self) -> float:
+        """The peak learning rate."""
+        return self.learning_rate or LEARNING_RATE[self.corpus]
+
+    @property
+    def superbatch(self) -> int:
+        """B, the candidates of a step; a uniform learner takes what comes."""
+        return self.subbatch if self.criterion == "uniform" else round(self.subbatch / (1 - self.filter_ratio))
+
+    @property
+    def guide(self) -> Reference:
+        """The reference that scores for it."""
+        return self.reference or Reference(corpus=self.corpus, seed=self.seed)
+
+    @property
+    def needs(self) -> "tuple[Run, ...]":
+        """The runs whose artifacts this one reads."""
+        return () if self.criterion == "uniform" else (self.guide,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Downstream:
+    """A model trained alike on every example of a part of the pool, as users train on a published set."""
+
+    learner: Learner
+    subset: Subset
+    budget: float  # of the pool's rows
+    seed: int
+
+    @property
+    def corpus(self) -> str:
+        """Of the pool."""
+        return self.learner.corpus
+
+    @property
+    def noise(self) -> float:
+        """Of the pool."""
+        return self.learner.noise
+
+    @property
+    def needs(self) -> "tuple[Run, ...]":
+        """The runs whose artifacts this one reads."""
+        return {"curated": (self.learner,), "control": (), "top_reference": (self.learner.guide,)}[self.subset]
+
+
+Run = Reference | Learner | Downstream
+
+
+def identity(run: Run) -> dict[str, Any]:
+    """Everything that decides a run's result, as plain JSON; what is at its default is left out."""
+    changed = {
+        f.name: value if not dataclasses.is_dataclass(value) else identity(value)  # type: ignore[arg-type]
+        for f in dataclasses.fields(run)
+        if (value := getattr(run, f.name)) != f.default
+    }
+    return {"kind": type(run).__name__.lower()} | changed
+
+
+def label(run: Run) -> str:
+    """What people read: the kind, and everything that is not at its default."""
+
+    def words(described: dict[str, Any]) -> str:
+        said = {key: f"({words(value)})" if isinstance(value, dict) else value for key, value in described.items()}
+        return " ".join([said.pop("kind"), *(f"{key}={value}" for key, value in said.items())])
+
+    return words(identity(run))
+
+
+def name_of(run: Run) -> str:
+    """A name for files: of its kind, and of a digest of everything that decides it, the recipe included."""
+    recipe = {
+        "towers": dataclasses.asdict(TOWERS), "coarse": COARSE_PATCH, "warmup": WARMUP_STEPS, "uniform": UNIFORM_STEPS,
+        "batch": BATCH_SIZE, "downstream": DOWNSTREAM_STEPS, "reference": REFERENCE_BATCH,
+        "rate": LEARNING_RATE, "reference_rate": REFERENCE_LEARNING_RATE,
+    }  # fmt: skip
+    digest = hashlib.sha256(canonical_json({"run": identity(run), "recipe": recipe})).hexdigest()
+    return f"{type(run).__name__.lower()}-{run.corpus}-{digest[:12]}"

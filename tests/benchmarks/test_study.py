@@ -1,0 +1,238 @@
+"""The study: equal runs are one run, needed ones come first, and its page says what its records say."""
+
+import dataclasses
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks.study import corpora, execute, experiments, gibbs, page, runs, schedule, training
+from benchmarks.study.analysis import Curve, Ratio, ratio
+from benchmarks.study.claims import Comparison, verdict
+from benchmarks.study.experiments import jest, uniform
+from benchmarks.study.runs import Downstream, Learner, Reference, identity, label, name_of
+from benchmarks.study.store import Store
+
+
+def record(scores: list[float], operations: int = 10, steps: list[int] | None = None) -> dict:
+    steps = steps or [10 * (k + 1) for k in range(len(scores))]
+    columns = ["step", "loss", *execute.RECALLS]
+    curve = [[step, 0.0, *[score] * 6] for step, score in zip(steps, scores, strict=True)]
+    return {"columns": columns, "curve": curve, "operations_per_step": operations, "seconds": 1.0, "machine": "m"}
+
+
+# --- Runs -------------------------------------------------------------------------------------------------------------
+
+
+def test_equal_runs_are_one_run_and_any_change_makes_another(monkeypatch):
+    learner = jest("openmoji", 0.8, 1)
+    assert name_of(jest("openmoji", 0.8, 1, filter_ratio=0.8)) == name_of(learner)
+    assert json.loads(json.dumps(identity(learner))) == {
+        "kind": "learner", "corpus": "openmoji", "noise": 0.8, "seed": 1
+    }  # fmt: skip
+    others = [
+        dataclasses.replace(learner, **change)
+        for change in (
+            {"corpus": "flickr8k"}, {"noise": 0.4}, {"seed": 2}, {"criterion": "uniform"}, {"filter_ratio": 0.9},
+            {"chunks": 4}, {"joint": False}, {"gain": 2.0}, {"flexi": True}, {"batch_size": 32},
+            {"learning_rate": 0.1}, {"reference": Reference(corpus="openmoji", seed=1, pictures=250)},
+        )
+    ]  # fmt: skip
+    assert len({name_of(run) for run in [learner, *others]}) == 13
+    before = name_of(learner)
+    monkeypatch.setattr(runs, "WARMUP_STEPS", 21)
+    assert name_of(learner) != before
+
+
+def test_a_label_says_what_is_unusual_of_a_run_and_of_what_it_needs():
+    second = jest("openmoji", 0.8, 0, reference=experiments.bootstrapped(jest("openmoji", 0.8, 0, gain=2.0)))
+    assert label(second) == (
+        "learner corpus=openmoji noise=0.8 seed=0 "
+        "reference=(reference corpus=openmoji seed=0 curated_by=(learner corpus=openmoji noise=0.8 seed=0 gain=2.0))"
+    )
+
+
+def test_needed_runs_come_first_and_once():
+    [(_, _, downstream)] = itertools.islice(experiments.chain("openmoji", 0), 2, 3)
+    listed = schedule.with_needs([downstream, downstream.learner])
+    kinds = [type(run).__name__ for run in listed]
+    assert kinds == ["Reference", "Learner", "Reference", "Learner", "Reference", "Learner", "Downstream"]
+    for place, run in enumerate(listed):
+        assert all(needed in listed[:place] for needed in run.needs)
+
+
+@pytest.mark.parametrize("question", experiments.ALL)
+def test_every_question_has_runs_of_all_seeds_and_each_fits_its_super_batch(question):
+    seeds = range(1) if question == "rates" else range(2)
+    listed = list(experiments.ALL[question]("flickr8k", seeds))
+    assert {run.seed for run in listed} == set(seeds)
+    for run in listed:
+        if isinstance(run, Learner) and run.criterion != "uniform":
+            assert run.selection.subbatch_size(run.superbatch) == run.subbatch
+            assert run.superbatch % training.BLOCK == 0
+
+
+def test_a_run_is_repeated_only_if_its_artifact_is_needed_and_gone(tmp_path):
+    learner = jest("openmoji", 0.8, 0)
+    second = Downstream(learner=learner, subset="curated", budget=0.1, seed=0)
+    listed, store = schedule.with_needs([second]), Store(tmp_path)
+    assert schedule.missing(listed, store, tmp_path) == listed == [learner.guide, learner, second]
+    for run in (learner.guide, learner):
+        store.add(run, record([0.1]))
+    assert schedule.missing(listed, store, tmp_path) == listed  # nothing lies in the scratch folder
+    execute.artifact(tmp_path, learner).touch()
+    assert schedule.missing(listed, store, tmp_path) == [second]
+    store.add(second, record([0.1]))
+    assert schedule.missing(listed, Store(tmp_path), tmp_path) == []
+
+
+def test_all_learners_cost_what_the_uniform_one_does():
+    base = uniform("flickr8k", 0.8, 0)
+    total = execute.steps_of(base) * training.operations(base)
+    assert execute.steps_of(base) == runs.UNIFORM_STEPS["flickr8k"]
+    for changes in ({}, {"filter_ratio": 0.9}, {"flexi": True}, {"batch_size": 64}):
+        learner = jest("flickr8k", 0.8, 0, **changes)
+        assert abs(execute.steps_of(learner) * training.operations(learner) - total) <= training.operations(learner)
+    assert training.operations(jest("flickr8k", 0.8, 0)) * 3 == training.operations(base) * 8  # (F · 5 + 3F) / 3F
+
+
+# --- Figures ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scores", "reached"),
+    [
+        ([0.0, 0.2, 0.4, 0.4], 17.5),  # on the line between 10 and 20
+        ([0.2, 0.3, 0.3, 0.3], 10),  # at the first evaluation
+        ([0.0, 0.2, 0.1, 0.4], 31 + 2 / 3),  # a lucky one does not count
+        ([0.0, 0.0, 0.0, 0.2], 37.5),  # the last has nothing after it
+        ([0.0, 0.1, 0.2, 0.1], None),
+    ],
+)
+def test_a_level_is_reached_where_the_score_passes_it_for_good(scores, reached):
+    curve = Curve(np.arange(10, 50, 10), np.array(scores), 1)
+    assert curve.reaches(0.15) == (reached and pytest.approx(reached))
+
+
+def test_the_ratio_is_to_the_best_and_not_to_the_last():
+    base, ours = record([0.1, 0.3, 0.5, 0.2], operations=10), record([0.5, 0.6], operations=40, steps=[3, 6])
+    never = record([0.1, 0.2], operations=40, steps=[3, 6])
+    found = ratio([base, base, base], [ours, never, ours])
+    assert found == Ratio([10.0, None, 10.0], [2.5, None, 2.5])
+    assert (found.steps_median, found.operations_median) == (10.0, 2.5)
+    assert ratio([base, base, base], [never, never, ours]).steps_median is None
+
+
+def test_a_claim_holds_partly_if_some_comparisons_do():
+    better = Comparison("a", [2.0, 2.1, 2.2], [1.0, 1.0, 1.0])
+    same = Comparison("b", [1.0, 2.0, 3.0], [2.0, 2.0, 2.0])
+    worse = Comparison("c", [0.0, 0.1, 0.0], [1.0, 1.0, 1.0])
+    assert verdict([better, better]) == "**Holds**: better in 2 of 2 comparisons."
+    assert verdict([better, same, worse]) == "**Holds partly**: better in 1 of 3 comparisons, worse in 1."
+    assert verdict([same]) == "**Does not hold here**: better in 0 of 1 comparisons."
+    assert verdict([]) == "**Not run yet.**"
+
+
+def test_separation_is_the_chance_that_a_matched_pair_is_better_aligned():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(2, 50, 4)).astype(np.float32)
+    matched = rng.random(50) < 0.4
+    pairs = corpora.Pairs(*[np.zeros((50, 1))] * 4, matched=matched)
+    aligned = (vectors[0] * vectors[1]).sum(1)
+    expected = np.mean(aligned[matched][:, None] > aligned[~matched][None])
+    assert execute.separation(training.Embedded(*vectors, 1.0, 0.0), pairs) == pytest.approx(expected)
+
+
+def test_exchanges_leave_the_distribution_over_sub_batches_as_it_is():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(5, 5))
+    subsets = list(itertools.combinations(range(5), 2))
+    weights = np.exp([gibbs.learnability(scores, np.array(subset)) * 2 for subset in subsets])
+    picks, counts = np.array([0, 1]), dict.fromkeys(subsets, 0)
+    for _ in range(20_000):
+        picks = gibbs.gibbs(scores, picks, 1, rng)
+        counts[tuple(sorted(picks.tolist()))] += 1
+    shares = np.array(list(counts.values())) / 20_000
+    np.testing.assert_allclose(shares, weights / weights.sum(), atol=0.015)
+
+
+# --- Carried out ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A study of few steps with narrow towers on a handful of pictures."""
+    narrow = dataclasses.replace(runs.TOWERS.image, width=8, depth=1, mlp=8)
+    towers = dataclasses.replace(runs.TOWERS, image=narrow, text=narrow, embedding=8)
+    for module in (runs, training):
+        monkeypatch.setattr(module, "TOWERS", towers)
+    monkeypatch.setattr(training, "_EMBED", 64)
+    monkeypatch.setattr(training, "evaluated_steps", lambda steps: sorted({2, steps}))
+    for module in (runs, execute):
+        monkeypatch.setattr(module, "UNIFORM_STEPS", {"openmoji": 11})
+        monkeypatch.setattr(module, "DOWNSTREAM_STEPS", {"openmoji": 2})
+        monkeypatch.setattr(module, "BATCH_SIZE", {"openmoji": 16})
+        monkeypatch.setattr(module, "REFERENCE_BATCH", 16)
+
+    def pairs(seed: int, count: int) -> corpora.Pairs:
+        rng = np.random.default_rng(seed)
+        return corpora.Pairs(
+            image=rng.integers(0, 256, (count, 64, 64, 3), np.uint8),
+            tokens=rng.integers(2, 20, (count, 16), np.int32),
+            uid=rng.integers(0, 256, (count, 16), np.uint8),
+            picture=np.arange(count),
+            matched=rng.random(count) < 0.5,
+        )
+
+    found = corpora.Corpus("openmoji", 0.8, pairs(0, 32), pairs(1, 100), pairs(2, 40), vocabulary=20)
+    monkeypatch.setattr(execute, "load", lambda *_: found)
+    return found
+
+
+def test_a_round_of_the_study_counts_its_picks_and_trains_on_them(small, tmp_path):
+    learner = jest("openmoji", 0.8, 0, chunks=4)
+    for run in schedule.with_needs([Downstream(learner=learner, subset="curated", budget=0.2, seed=0)]):
+        made = execute.execute(run, None, tmp_path)
+        steps = {Reference: runs.REFERENCE_STEPS, Learner: 4, Downstream: 2}[type(run)]
+        assert [row[0] for row in made["curve"]] == sorted({2, steps})
+        assert all(len(row) == len(made["columns"]) for row in made["curve"])
+        assert json.loads(json.dumps(made)) == made
+    with np.load(execute.artifact(tmp_path, learner)) as stored:
+        visits, offers = stored["visits"], stored["offers"]
+    assert visits.sum() == 4 * 16
+    assert (visits <= offers).all()
+    assert 4 * (80 - 12) <= offers.sum() <= 4 * 80  # the last block has 12 rows of filling
+    rows = execute.curated_rows(learner, 20, tmp_path)
+    assert len(set(rows.tolist())) == 20
+    assert visits[rows].min() > 0
+    assert made["matched"] == pytest.approx(small.pool.matched[rows].mean())
+    assert made["fingerprints"]["pool"] == small.pool.fingerprint
+
+
+# --- The page ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_and_the_headline_show_what_was_measured():
+    written, records = page.PAGE.read_text(), Store()
+    assert page.rendered(written, records) == written
+    assert json.loads(page.HEADLINE.read_text()) == page.headline(records)
+
+
+def test_the_headline_names_seeds_files_and_runs(tmp_path):
+    store = Store(tmp_path)
+    assert page.headline(store) == []
+    for seed in page.SEEDS:
+        store.add(uniform("openmoji", 0.4, seed), record([0.1, 0.2, 0.3, 0.4 + seed / 100]))
+        for changes in ({"filter_ratio": 0.9}, {"flexi": True}):
+            store.add(jest("openmoji", 0.4, seed, **changes), record([0.5, 0.5], operations=20, steps=[4, 8]))
+    [row] = page.headline(store)
+    assert (row["corpus"], row["noise"], row["seeds"]) == ("openmoji", 0.4, [0, 1, 2])
+    assert (row["steps_ratio"], row["flops_ratio"]) == (10.0, 5.0)
+    assert row["result_files"] == ["study/openmoji-0.4.json"]
+    assert row["runs"]["uniform"] == [name_of(uniform("openmoji", 0.4, seed)) for seed in page.SEEDS]
+
+
+def test_a_page_without_a_place_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="0 places for 'what was run'"):
+        page.rendered("# Results\n", Store(tmp_path))
