@@ -118,6 +118,7 @@ def _findings(layout: Layout, lines: list[StageLine], log: PickLog | None) -> It
         if line.read is not None and line.kept is not None:
             parts = line.kept + sum(rows for _, rows in line.left_out)
             yield from _unequal(f"{line.stage}: rows read", line.read, "kept and left out", parts)
+    yield from _strangers(layout)
     pool = layout.manifest("pool")
     if pool is None:
         return
@@ -130,12 +131,34 @@ def _findings(layout: Layout, lines: list[StageLine], log: PickLog | None) -> It
         yield from _unequal(f"{stage}: rows read", manifest.counts.read, "rows of the pool", pool.rows)
         if role != "embeddings":  # there, what could not be embedded has a row too
             yield from _unequal(f"{stage}: rows kept", manifest.counts.kept, "rows in its shards", manifest.rows)
-    for role in ("embeddings", "selections", "curated", *CONTROLS):
-        manifest = layout.manifest(role)
-        if manifest is not None and manifest.parent("corpus").fingerprint != pool.fingerprint:
-            theirs = manifest.parent("corpus").fingerprint[:12]
-            yield f"{layout.artifacts[role].stage} was made of corpus {theirs}, and the pool is {pool.fingerprint[:12]}"
     yield from _of_the_log(layout, log, pool.rows)
+
+
+def _strangers(layout: Layout) -> Iterator[str]:
+    """Artifacts that were made of something else than what lies here."""
+    for role, artifact in layout.artifacts.items():
+        if artifact.manifest is None:
+            continue
+        for parent in artifact.manifest.parents:
+            beside = layout.manifest(_made_of(role, parent.role, layout.number))
+            if beside is not None and beside.fingerprint != parent.fingerprint:
+                yield (
+                    f"{artifact.stage} was made of {parent.role} {parent.fingerprint[:12]}, and here lies "
+                    f"{beside.fingerprint[:12]}"
+                )
+
+
+def _made_of(role: str, parent: str, number: int) -> str:
+    """What an artifact's parent is called here; empty where it need not lie here."""
+    if parent in ("embeddings", "selections"):
+        return parent
+    if parent != "corpus":
+        return ""
+    if role == "reference":  # that of a later round was trained on the curated set of the round before
+        return "seed" if number == 1 else ""
+    if role.startswith("downstream-"):
+        return "curated" if role.startswith("downstream-curated-") else "uniform"
+    return "pool"
 
 
 def _of_the_log(layout: Layout, log: PickLog | None, pool_rows: int) -> Iterator[str]:

@@ -90,7 +90,7 @@ def distribution(measure: Measure, finding: str, titles: Mapping[str, str]) -> F
 def bars(title: str, finding: str, counts: Sequence[tuple[str, int]], *, x: str, y: str) -> Figure:
     """Counts in ordered categories."""
     values = [{"x": pictures.shown(label), "y": count} for label, count in counts]
-    axis = alt.Axis(labelAngle=0 if len(counts) < 9 else -45, labelOverlap=False)
+    axis = alt.Axis(labelAngle=0 if all(len(label) < 4 for label, _ in counts) else -45, labelOverlap=False)
     chart = _base(values).mark_bar(color=_ACCENT)
     chart = chart.encode(
         x=alt.X("x:N", title=x, sort=None, axis=axis, scale=alt.Scale(paddingInner=0.25)),

@@ -152,6 +152,9 @@ def _grids(
     surveys: Mapping[str, Survey], inside: Mapping[str, np.ndarray], scores: np.ndarray | None, read: _Pictures, n: int
 ) -> list[Grid]:
     """Kept and dropped rows of the pool: as they come, and by the reference's score."""
+    if "pool" in surveys and "curated" not in inside:
+        first = [(row, "") for row in range(min(n, surveys["pool"].seen))]
+        return [read.grid("The pool, at random", "Nothing was curated of it yet.", first)]
     if "curated" not in inside:
         return []
     kept, dropped = np.flatnonzero(inside["curated"]), np.flatnonzero(~inside["curated"])
@@ -166,7 +169,8 @@ def _grids(
             scored = places[np.isfinite(scores[places])]
             order = scored[np.argsort(scores[scored], kind="stable")]
             noted = [
-                (int(row), f"cosine {scores[row]:.2f}") for row in (order[::-1] if title == "highest" else order)[:n]
+                (int(row), f"cosine {scores[row]:.2f}".replace("-", "−"))
+                for row in (order[::-1] if title == "highest" else order)[:n]
             ]
             says = f"Picture and caption that the reference finds {'most' if title == 'highest' else 'least'} alike."
             grids.append(read.grid(f"{side}, {title} reference score", says, noted))
@@ -183,7 +187,9 @@ def _by_learnability(
     sides = (("Kept", inside["curated"]), ("Picked and dropped", ~inside["curated"]))
     for title, order in (("highest", "learnability DESC"), ("lowest", "learnability")):
         for side, mask in sides:
-            noted = [(p.row, f"{p.learnability:+.2f} nats") for p in log.ranked(order, n, uids[mask].tolist())]
+            noted = [
+                (p.row, f"{pictures.signed(p.learnability)} nats") for p in log.ranked(order, n, uids[mask].tolist())
+            ]
             left = "much was left to learn" if title == "highest" else "the learner was ahead, or nothing was left"
             says = f"The learner's loss less the reference's, mean over a pair's picks: {left}."
             grids.append(read.grid(f"{side}, {title} learnability", says, noted))
@@ -201,7 +207,10 @@ def _moments(log: Log, read: _Pictures, n: int) -> list[Grid]:
 
 def _repeated(log: Log, read: _Pictures, n: int) -> list[Grid]:
     def noted(picked: PickedRow) -> tuple[int, str]:
-        return picked.row, f"{picked.visits} picks, steps {picked.first_step} to {picked.last_step}"
+        return (
+            picked.row,
+            f"{pictures.times(picked.visits, 'pick')}, steps {picked.first_step:,} to {picked.last_step:,}",
+        )
 
     often = log.ranked("visits DESC, learnability DESC", n)
     return [read.grid("Picked most often", "With the steps between which they were picked.", list(map(noted, often)))]

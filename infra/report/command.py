@@ -64,7 +64,7 @@ class Written:
         says = f"report {self.path}: {self.pictures} pictures, {self.size / 1e6:.1f} MB"
         if self.missing:
             says += f", {self.missing} stages missing"
-        return f"{says}, COUNTS DO NOT ADD UP ({self.findings} findings on the page)" if self.findings else says
+        return f"{says}. IT DOES NOT ADD UP: {self.findings} findings on the page" if self.findings else says
 
 
 def run(config: ReportConfig) -> Written:
@@ -82,7 +82,7 @@ def run(config: ReportConfig) -> Written:
     found = [collect.collect(config.directory, config.truth, limits)]
     if config.other is not None:
         found.append(collect.collect(config.other, config.truth, limits))
-        comparison = compare.compare(*found, pictures=config.thumbnails)
+        comparison = compare.compare(*found, most=config.thumbnails)
         content, name = compare.render(comparison), "comparison.html"
     else:
         content, name = page.render(found[0]), FILE_NAME

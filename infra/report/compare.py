@@ -40,13 +40,13 @@ class Comparison:
     grids: list[Grid]
 
 
-def compare(one: Round, other: Round, *, pictures: int) -> Comparison:
+def compare(one: Round, other: Round, *, most: int) -> Comparison:
     """Compares two rounds.
 
     Args:
       one: round A.
       other: round B.
-      pictures: in a grid, at most.
+      most: pictures in a grid.
     """
     rounds = {A: one, B: other}
     if any(found.layout.manifest("curated") is None for found in rounds.values()):
@@ -57,9 +57,9 @@ def compare(one: Round, other: Round, *, pictures: int) -> Comparison:
         only={A: len(uids[A].keys() - uids[B].keys()), B: len(uids[B].keys() - uids[A].keys())},
     )
     grids = [
-        _grid(rounds[A], "Kept by both", "Rows of either curated set.", _places(uids[A], uids[B], True, pictures)),
-        _grid(rounds[A], "Only in A", "Kept by A, and not by B.", _places(uids[A], uids[B], False, pictures)),
-        _grid(rounds[B], "Only in B", "Kept by B, and not by A.", _places(uids[B], uids[A], False, pictures)),
+        _grid(rounds[A], "Kept by both", "Rows of either curated set.", _places(uids[A], uids[B], True, most)),
+        _grid(rounds[A], "Only in A", "Kept by A, and not by B.", _places(uids[A], uids[B], False, most)),
+        _grid(rounds[B], "Only in B", "Kept by B, and not by A.", _places(uids[B], uids[A], False, most)),
     ]
     return Comparison(rounds=rounds, overlap=overlap, grids=grids)
 
@@ -92,7 +92,7 @@ def _grid(found: Round, title: str, says: str, places: list[int]) -> Grid:
     shown = []
     for example in rows.reader_of(found.layout, "curated")(places):
         picked = example.selection
-        note = f"{picked.visits} picks, {story.signed(picked.learnability)} nats" if picked else ""
+        note = f"{pictures.times(picked.visits, 'pick')}, {pictures.signed(picked.learnability)} nats" if picked else ""
         shown.append(pictures.of_example(example, note=note, truth=found.truth.get(example.uid, "")))
     return Grid(title=title, says=says, pictures=shown)
 

@@ -3,7 +3,7 @@
 Enters: a `Round`. Leaves: figures; those whose numbers are missing are left out.
 """
 
-from infra.report import charts, story
+from infra.report import charts, pictures, story
 from infra.report.charts import Figure, Series
 from infra.report.collect import Round
 from infra.report.curves import Points
@@ -48,8 +48,8 @@ def curves(found: Round) -> list[Figure]:
         median = len(found.quantiles[0][1]) // 2
         first, last = found.quantiles[0][1][median], found.quantiles[-1][1][median]
         finding = (
-            f"The median goes from {story.signed(first)} to {story.signed(last)}. Half of the candidates lie in the "
-            "dark band, nine tenths in both."
+            f"The median goes from {pictures.signed(first)} to {pictures.signed(last)}. Half of the candidates lie in "
+            "the dark band, nine tenths in both."
         )
         figures.append(charts.fan("Scores of all candidates", finding, found.quantiles, x="step", y="score"))
     return figures

@@ -97,6 +97,16 @@ def caption(text: str) -> str:
     return shown(text[:_LONGEST]) + (f"… ({rest:,} more characters)" if rest > 0 else "")
 
 
+def times(count: int, what: str) -> str:
+    """A count with its noun."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def signed(value: float) -> str:
+    """Two digits and a sign, with a minus that is one."""
+    return f"{value:+.2f}".replace("-", "−")
+
+
 def shown(text: str) -> str:
     """Text in which what acts and is not seen (controls, marks of direction) stands as an escape."""
     return "".join(c if c.isprintable() or c in _JOINERS else _escape(c) for c in text)

@@ -7,7 +7,7 @@ begin with.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from infra.report import truth
+from infra.report import pictures, truth
 from infra.report.collect import Round
 from infra.report.curves import Points
 from infra.report.drift import Measure
@@ -38,7 +38,11 @@ def headlines(found: Round) -> list[Headline]:
         )
     kept, passed = learnability(found)
     if kept is not None and passed is not None:
-        shown.append(Headline(f"{signed(kept)} / {signed(passed)}", "nats of learnability: picked / passed over"))
+        shown.append(
+            Headline(
+                f"{pictures.signed(kept)} / {pictures.signed(passed)}", "nats of learnability: picked / passed over"
+            )
+        )
     before, after = found.pool_noise, _noise(found, "curated")
     if before is not None and after is not None:
         shown.append(Headline(f"{before:.1%} → {after:.1%}", "wrong pairs: pool → curated"))
@@ -68,8 +72,8 @@ def sentences(found: Round) -> Iterator[str]:
     if kept_gain is not None and passed_gain is not None:
         more = "more" if kept_gain > passed_gain else "less"
         yield (
-            f"What it picked was {more} learnable than what it passed over: {signed(kept_gain)} against "
-            f"{signed(passed_gain)} nats, the mean over all logged steps."
+            f"What it picked was {more} learnable than what it passed over: {pictures.signed(kept_gain)} against "
+            f"{pictures.signed(passed_gain)} nats, the mean over all logged steps."
         )
     yield from _of_the_truth(found)
     if (most := most_drifted(found)) is not None:
@@ -124,11 +128,6 @@ def learnability(found: Round) -> tuple[float | None, float | None]:
 def percent(part: int, whole: int) -> str:
     """A share in words."""
     return f"{part / whole:.1%}" if whole else "none"
-
-
-def signed(value: float) -> str:
-    """Two digits and a sign, with a minus that is one."""
-    return f"{value:+.2f}".replace("-", "−")
 
 
 def _times(ratio: float) -> str:
