@@ -29,6 +29,7 @@ _STYLES: dict[str, tuple[str, list[int], str]] = {
 }
 _ACCENT = _STYLES["curated"][0]
 _LABEL_PIXELS = 120
+_FEW = 4  # points, which a line alone hides
 _ROW_HEIGHT, _AROUND = 30, 90  # of a chart of categories
 _OUTER = re.compile(r"<svg [^>]*?width=\"([0-9.]+)\" height=\"([0-9.]+)\" viewBox=\"([^\"]+)\">")
 
@@ -57,7 +58,8 @@ def lines(title: str, finding: str, series: Sequence[Series], *, x: str, y: str,
     """Curves over steps. One of two points is a level, drawn across."""
     shown = [Series(pictures.shown(one.name), one.style, one.points) for one in series]
     values = [{"x": step, "y": value, "series": one.name} for one in shown for step, value in one.points]
-    chart = _base(values).mark_line(strokeWidth=1.8).encode(
+    few = alt.OverlayMarkDef(size=36, filled=True) if len(values) <= _FEW * len(shown) else False
+    chart = _base(values).mark_line(strokeWidth=1.8, point=few).encode(
         x=alt.X("x:Q", title=x, axis=_STEPS), y=_number("y", y, percent), **_lines_of(shown)
     )  # fmt: skip
     form = ".1%" if percent else ".4g"
@@ -200,7 +202,7 @@ _CONFIG: dict[str, Any] = {
     "background": "transparent",
     "aria": False,
     "font": "sans-serif",
-    "padding": {"left": 2, "right": 8, "top": 4, "bottom": 2},
+    "padding": {"left": 8, "right": 8, "top": 4, "bottom": 2},
     "view": {"stroke": None},
     "axis": {
         "labelColor": _INK, "titleColor": _FAINT, "domainColor": _FAINT, "tickColor": _FAINT, "gridColor": _RULE,

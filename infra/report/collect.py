@@ -226,7 +226,7 @@ def _every(points: list[tuple[int, list[float]]], most: int) -> list[tuple[int, 
 def _name(found: Layout) -> str:
     for role, suffix in (("curated", "_curated"), ("pool", "_pool"), ("seed", "_seed")):
         if (manifest := found.manifest(role)) is not None:
-            name = manifest.name.removesuffix(suffix)
+            name = pictures.shown(manifest.name.removesuffix(suffix))
             return f"{name}, round {found.number}" if found.number > 1 else name
     return found.directory.rpartition("/")[2]
 

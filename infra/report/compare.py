@@ -4,8 +4,13 @@ Enters: two rounds. Leaves: a page. Curated rows are the same where their uids a
 rounds over different pools can be compared as well.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import duckdb
+import pyarrow as pa
+
+from beam_pipelines import policies
 from infra.report import charts, drift, page, pictures, rows, story
 from infra.report.charts import Figure, Series
 from infra.report.collect import Round
@@ -51,17 +56,21 @@ def compare(one: Round, other: Round, *, most: int) -> Comparison:
     rounds = {A: one, B: other}
     if any(found.layout.manifest("curated") is None for found in rounds.values()):
         return Comparison(rounds=rounds, overlap=None, grids=[])
-    uids = {name: _curated(found) for name, found in rounds.items()}
-    overlap = Overlap(
-        both=len(uids[A].keys() & uids[B].keys()),
-        only={A: len(uids[A].keys() - uids[B].keys()), B: len(uids[B].keys() - uids[A].keys())},
-    )
-    grids = [
-        _grid(rounds[A], "Kept by both", "Rows of either curated set.", _places(uids[A], uids[B], True, most)),
-        _grid(rounds[A], "Only in A", "Kept by A, and not by B.", _places(uids[A], uids[B], False, most)),
-        _grid(rounds[B], "Only in B", "Kept by B, and not by A.", _places(uids[B], uids[A], False, most)),
-    ]
-    return Comparison(rounds=rounds, overlap=overlap, grids=grids)
+    with policies.database() as connection:
+        for name, found in rounds.items():
+            connection.register("uids", _uids(found))
+            connection.execute(f"CREATE TABLE {name} AS SELECT * FROM uids")
+        both = _count(connection, A, f"SEMI JOIN {B}")
+        only = {name: _count(connection, name, f"ANTI JOIN {other}") for name, other in ((A, B), (B, A))}
+        sides = (
+            (A, "Kept by both", "Rows of either curated set.", f"SEMI JOIN {B}"),
+            (A, "Only in A", "Kept by A, and not by B.", f"ANTI JOIN {B}"),
+            (B, "Only in B", "Kept by B, and not by A.", f"ANTI JOIN {A}"),
+        )
+        grids = [
+            _grid(rounds[name], title, says, _first(connection, name, join, most)) for name, title, says, join in sides
+        ]
+    return Comparison(rounds=rounds, overlap=Overlap(both=both, only=only), grids=grids)
 
 
 def render(found: Comparison) -> str:
@@ -74,18 +83,30 @@ def render(found: Comparison) -> str:
     )  # fmt: skip
 
 
-def _curated(found: Round) -> dict[bytes, int]:
-    """The rows of a curated set by uid, 16 bytes each."""
+def _uids(found: Round) -> pa.RecordBatchReader:
+    """Streams the uids of a curated set, each with its row."""
+    schema = pa.schema([("row", pa.int64()), ("uid", pa.string())])
     manifest = found.layout.manifest("curated")
-    if manifest is None:
-        return {}
-    batches = rows.all_uids(found.layout.path("curated"), manifest)
-    return {bytes.fromhex(uid): row for row, uid in enumerate(uid for batch in batches for uid in batch)}
+    batches = rows.all_uids(found.layout.path("curated"), manifest) if manifest else iter(())
+
+    def numbered() -> Iterator[pa.RecordBatch]:
+        first = 0
+        for batch in batches:
+            yield pa.record_batch([list(range(first, first + len(batch))), batch], schema=schema)
+            first += len(batch)
+
+    return pa.RecordBatchReader.from_batches(schema, numbered())
 
 
-def _places(ours: dict[bytes, int], theirs: dict[bytes, int], common: bool, count: int) -> list[int]:
+def _count(connection: duckdb.DuckDBPyConnection, name: str, join: str) -> int:
+    [[count]] = connection.execute(f"SELECT count(*) FROM {name} {join} USING (uid)").fetchall()
+    return count
+
+
+def _first(connection: duckdb.DuckDBPyConnection, name: str, join: str, most: int) -> list[int]:
     """The first rows, which are a random sample, that the other set has as well, or has not."""
-    return [row for uid, row in ours.items() if (uid in theirs) == common][:count]
+    query = f"SELECT row FROM {name} {join} USING (uid) ORDER BY row LIMIT {most}"
+    return [row for [row] in connection.execute(query).fetchall()]
 
 
 def _grid(found: Round, title: str, says: str, places: list[int]) -> Grid:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jinja2
 
-from infra.report import exhibits, rows, story, truth
+from infra.report import exhibits, pictures, rows, story, truth
 from infra.report.collect import Round
 from infra.report.drift import Measure
 
@@ -37,7 +37,7 @@ def environment() -> jinja2.Environment:
     made = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {"number": _number, "seconds": _seconds, "share": _share}
+    made.filters |= {"number": _number, "seconds": _seconds, "share": _share, "shown": pictures.shown}
     return made
 
 
