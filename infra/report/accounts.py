@@ -33,7 +33,8 @@ class StageLine:
     @property
     def left_out(self) -> list[tuple[str, int]]:
         """What was read and not kept, by its cause."""
-        return [*([("duplicates", self.duplicates)] if self.duplicates else []), *self.rejected]
+        word = "duplicate" if self.duplicates == 1 else "duplicates"
+        return [*([(word, self.duplicates)] if self.duplicates else []), *self.rejected]
 
 
 @dataclass(frozen=True)

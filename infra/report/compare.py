@@ -79,6 +79,7 @@ def render(found: Comparison) -> str:
     return page.environment().get_template("comparison.html").render(
         found=found, headlines=_headlines(found), sentences=_sentences(found), curves=_curves(found),
         distributions=_distributions(found), drifts=drifts, stages=_stages(found),
+        lineages={name: page.tree(one.lineage) for name, one in found.rounds.items()},
         kinds={name: page.kinds_table(one) for name, one in found.rounds.items()},
     )  # fmt: skip
 

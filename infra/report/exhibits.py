@@ -49,7 +49,7 @@ def curves(found: Round) -> list[Figure]:
         first, last = found.quantiles[0][1][median], found.quantiles[-1][1][median]
         finding = (
             f"The median goes from {pictures.signed(first)} to {pictures.signed(last)}. Half of the candidates lie in "
-            "the dark band, nine tenths in both."
+            "the inner band, nine tenths in the outer."
         )
         figures.append(charts.fan("Scores of all candidates", finding, found.quantiles, x="step", y="score"))
     return figures

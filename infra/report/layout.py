@@ -9,6 +9,7 @@ A manifest that was altered is reported, with what it says, and nothing else is 
 
 import json
 import re
+import textwrap
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ _ROLES = {
 CONTROLS = ("uniform", "top_reference")
 _NEEDED = ("seed", "pool", "reference", "embeddings", "selections", "curated")
 LABELS = ("curated", "control")
+_LONGEST = 300  # characters of what is wrong with a manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,10 +159,21 @@ def _artifact(role: str, stage: str, path: str, seconds: float | None) -> Artifa
         manifest = manifests.read(path)
     except IntegrityError as error:
         return Artifact(
-            role=role, stage=stage, path=path, manifest=None, problem=str(error), stored=_stored(path), seconds=seconds
+            role=role,
+            stage=stage,
+            path=path,
+            manifest=None,
+            problem=_short(error),
+            stored=_stored(path),
+            seconds=seconds,
         )
     counts = manifest.counts.model_dump(mode="json")
     return Artifact(role=role, stage=stage, path=path, manifest=manifest, stored=counts, seconds=seconds)
+
+
+def _short(error: IntegrityError) -> str:
+    """In one line: a file that is no manifest at all has a finding for each of its fields."""
+    return textwrap.shorten(str(error), _LONGEST, placeholder=" …")
 
 
 def _stored(path: str) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ Enters: what was collected. Leaves: HTML, the same bytes for the same round. A p
 all loads but pictures that it carries itself, should anything ever slip through.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
@@ -12,6 +13,7 @@ from infra.report import exhibits, pictures, rows, story, truth
 from infra.report.collect import Round
 from infra.report.drift import Measure
 
+_BRANCHES, _INDENT = "│├└─ ", 3  # as beam_pipelines/lineage.py draws them
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -27,7 +29,7 @@ def render(found: Round) -> str:
         drift=drift_table(found),
         visits=exhibits.visits(found),
         kinds=kinds_table(found),
-        titles=story.TITLES,
+        lineage=tree(found.lineage),
     )  # fmt: skip
 
 
@@ -39,6 +41,25 @@ def environment() -> jinja2.Environment:
     )
     made.filters |= {"number": _number, "seconds": _seconds, "share": _share, "shown": pictures.shown}
     return made
+
+
+@dataclass(frozen=True)
+class Branch:
+    """An artifact in the tree of lineage: how deep, what it is, and where it lies."""
+
+    depth: int
+    says: str
+    path: str
+
+
+def tree(lines: list[str]) -> list[Branch]:
+    """The lines of `superbatch lineage` without what draws their branches: a phone breaks long lines."""
+    branches = []
+    for line in lines:
+        bare = line.lstrip(_BRANCHES)
+        says, _, path = bare.partition("  ")
+        branches.append(Branch((len(line) - len(bare)) // _INDENT, says, path))
+    return branches
 
 
 def drift_table(found: Round) -> list[tuple[Measure, list[tuple[str, float, float]]]]:

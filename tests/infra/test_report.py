@@ -19,7 +19,7 @@ from schemas import manifest as manifests
 from schemas import records, shards
 from schemas.errors import ConfigError
 from schemas.rejections import Reason
-from tests.conftest import picture
+from tests.conftest import picture, write_folder
 from tests.hostile import images
 
 LIMITS = collect.Limits(pictures=6, rows=1000)
@@ -231,6 +231,26 @@ def test_a_later_round_has_the_first_ones_corpora(copied, tmp_path):
     assert found.layout.path("pool") == str(copied / "corpora/pool")
     assert found.layout.path("curated") == str(copied / "round-2/curated")
     assert found.accounts.findings == []
+
+
+def test_what_was_rejected_is_shown_where_its_source_still_lies_there(tmp_path):
+    pairs = [(picture(i), f"thing number {i}") for i in range(8)]
+    raw = write_folder(tmp_path / "raw", [*pairs, (picture(9), "1234.jpg"), (picture(10)[:50], "cut off")])
+    output = tmp_path / "round/corpora/pool"
+    ingest = ["ingest", f"--source=folder:{raw}", "--name=pool", f"--output={output}", "--shards=1"]
+    assert cli.main([*ingest, "--max_rejected_fraction=1"]) == 0
+    found = collect.collect(str(tmp_path / "round"), None, LIMITS)
+    assert [(r.stage, r.reason, r.rows, r.share) for r in found.rejected] == [
+        ("ingest pool", "boilerplate text", 1, 0.1), ("ingest pool", "truncated image", 1, 0.1),
+    ]  # fmt: skip
+    text, cut = (r.examples[0] for r in found.rejected)
+    assert (text.text, text.problem, bool(text.thumbnail)) == ("1234.jpg", "", True)
+    assert (cut.text, cut.problem, cut.thumbnail) == ("cut off", "truncated image", None)
+    assert cut.note.startswith("OSError")
+    raw.rename(tmp_path / "moved")
+    text = collect.collect(str(tmp_path / "round"), None, LIMITS).rejected[0].examples[0]
+    assert text.problem == "its source was not found"
+    assert "images/0008.png" in text.text
 
 
 @pytest.mark.parametrize(
