@@ -92,7 +92,7 @@ def collect(directory: str, truth_file: str | None, limits: Limits) -> Round:
             counted = log.count()
             if known:
                 noise = curves.thin(log.noise_by_step(known, truth.WRONG))
-            quantiles = _every(log.quantiles(), curves.POINTS)
+            quantiles = log.quantiles(curves.POINTS)
             grids += _by_learnability(log, surveys, inside, read, limits.pictures)
             moments = _moments(log, read, limits.pictures)
             repeated = _repeated(log, read, limits.pictures)
@@ -129,14 +129,15 @@ def _measures(
 
 
 class _Pictures:
-    """Reads examples of the pool for grids."""
+    """Reads examples for grids: of the pool, or of what is left of the round without it."""
 
     def __init__(self, found: Layout, known: Mapping[str, str], surveys: Mapping[str, Survey]):
-        self._read, self._truth = rows.reader_of(found, "pool"), known
-        self._several = "pool" in surveys and len(surveys["pool"].sources) > 1
+        dataset = next(iter(surveys), "pool")
+        self._read, self._truth = rows.reader_of(found, dataset), known
+        self._several = dataset in surveys and len(surveys[dataset].sources) > 1
 
     def grid(self, title: str, says: str, wanted: Sequence[tuple[int, str]]) -> Grid:
-        """A grid of rows of the pool, each with what is to be said of it."""
+        """A grid of rows, each with what is to be said of it."""
         examples = self._read([row for row, _ in wanted])
         shown = [
             pictures.of_example(example, note=note or self._origin(example), truth=self._truth.get(example.uid, ""))
@@ -152,11 +153,13 @@ def _grids(
     surveys: Mapping[str, Survey], inside: Mapping[str, np.ndarray], scores: np.ndarray | None, read: _Pictures, n: int
 ) -> list[Grid]:
     """Kept and dropped rows of the pool: as they come, and by the reference's score."""
-    if "pool" in surveys and "curated" not in inside:
-        first = [(row, "") for row in range(min(n, surveys["pool"].seen))]
-        return [read.grid("The pool, at random", "Nothing was curated of it yet.", first)]
     if "curated" not in inside:
-        return []
+        says = {"pool": "Nothing was curated of it yet.", "curated": "The pool that it was taken from is not here."}
+        return [
+            read.grid(f"{name.capitalize()}, at random", said, [(row, "") for row in range(min(n, surveys[name].seen))])
+            for name, said in says.items()
+            if name in surveys
+        ][:1]
     kept, dropped = np.flatnonzero(inside["curated"]), np.flatnonzero(~inside["curated"])
     grids = [
         read.grid("Kept, at random", "Whatever came first in the shuffled pool.", [(int(r), "") for r in kept[:n]]),
@@ -214,13 +217,6 @@ def _repeated(log: Log, read: _Pictures, n: int) -> list[Grid]:
 
     often = log.ranked("visits DESC, learnability DESC", n)
     return [read.grid("Picked most often", "With the steps between which they were picked.", list(map(noted, often)))]
-
-
-def _every(points: list[tuple[int, list[float]]], most: int) -> list[tuple[int, list[float]]]:
-    """At most so many of the points, evenly spaced."""
-    if len(points) <= most:
-        return points
-    return [points[place * len(points) // most] for place in range(most)]
 
 
 def _name(found: Layout) -> str:

@@ -63,7 +63,7 @@ class Written:
     def __str__(self) -> str:
         says = f"report {self.path}: {self.pictures} pictures, {self.size / 1e6:.1f} MB"
         if self.missing:
-            says += f", {self.missing} stages missing"
+            says += f", {self.missing} {'stages' if self.missing > 1 else 'stage'} missing"
         return f"{says}. IT DOES NOT ADD UP: {self.findings} findings on the page" if self.findings else says
 
 

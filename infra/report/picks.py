@@ -113,9 +113,15 @@ class Log:
         )
         return [(int(step), float(share)) for step, share in found]
 
-    def quantiles(self) -> list[tuple[int, list[float]]]:
-        """The quantiles of the candidates' scores at every step, at `selections.QUANTILE_LEVELS`."""
-        return [(int(s), list(q)) for s, q in self._ask("SELECT step, score_quantiles FROM superbatches ORDER BY step")]
+    def quantiles(self, most: int) -> list[tuple[int, list[float]]]:
+        """The quantiles of the candidates' scores, at `selections.QUANTILE_LEVELS`, of evenly spaced steps."""
+        [[steps]] = self._ask("SELECT count(*) FROM superbatches")
+        every = max(1, -(-int(steps) // most))
+        found = self._ask(
+            "SELECT step, score_quantiles FROM (SELECT *, row_number() OVER (ORDER BY step) AS n FROM superbatches) "
+            f"WHERE (n - 1) % {every} = 0 ORDER BY step"
+        )
+        return [(int(step), list(quantiles)) for step, quantiles in found]
 
     def moments(self, count: int, pictures: int) -> list[Moment]:
         """Steps from the first to the last, and evenly spread rows of what each picked and passed over."""

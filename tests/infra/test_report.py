@@ -198,13 +198,21 @@ def test_a_round_that_is_not_finished_is_reported_as_far_as_it_got(copied, tmp_p
     assert "3 stages missing" in capsys.readouterr().out
     missing = html[html.index('class="missing"') :]
     assert all(f"<li>{stage}</li>" in missing for stage in ("curate", "uniform control", "top reference control"))
-    assert "The pool, at random" in html
+    assert "Pool, at random" in html
     assert "Learnability" in html
     (copied / "workdirs/distill/selections/manifest.json").unlink()
     shutil.rmtree(copied / "corpora/pool")
     html = report(str(copied), output=tmp_path / "page.html")
     assert "Loss of the learner" in html  # its metrics are there, whether it finished or not
     assert "<li>ingest pool</li>" in html
+
+
+def test_a_round_whose_pool_was_deleted_still_shows_what_it_kept(copied, tmp_path, capsys):
+    shutil.rmtree(copied / "corpora/pool")
+    html = report(str(copied), output=tmp_path / "page.html")
+    assert "Curated, at random" in html
+    assert html.count("<img ") == 16
+    assert capsys.readouterr().out.strip().endswith("MB, 1 stage missing")
 
 
 def test_two_rounds_are_compared(miniature, hostile, tmp_path):
