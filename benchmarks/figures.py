@@ -1,11 +1,9 @@
 """What a finished round was worth, scored with the truth that no stage saw.
 
-Enters: a round's directory, the truth of its pool, and the seconds it took. Leaves: `summary.json`, and `summary.html`
-with the same figures and a grid of kept and dropped examples.
+Enters: a round's directory, the truth of its pool, and the seconds it took. Leaves: `summary.json`. The pictures are in
+the round's report (`superbatch report`), which finds the same truth.
 """
 
-import base64
-import html
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -17,7 +15,6 @@ from infra.round import Round
 from schemas import manifest as manifests
 from schemas import records, shards
 
-_GRID = 32
 _RECALLS = {
     "text_to_image_recall_at_1": "text→image R@1",
     "image_to_text_recall_at_1": "image→text R@1",
@@ -89,49 +86,13 @@ def table(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write(settings: Round, truth_path: Path, summary: dict[str, Any], credit: str) -> Path:
-    """Writes `summary.json` and `summary.html` (which names the pictures' source); returns the page's path."""
-    root = Path(settings.output)
-    earlier = root / "summary.json"
-    if earlier.exists() and (before := json.loads(earlier.read_text()))["fingerprints"] == summary["fingerprints"]:
+def write(settings: Round, summary: dict[str, Any]) -> Path:
+    """Writes `summary.json`; returns its path."""
+    path = Path(settings.output) / "summary.json"
+    if path.exists() and (before := json.loads(path.read_text()))["fingerprints"] == summary["fingerprints"]:
         summary = summary | {"seconds": max(before["seconds"], summary["seconds"])}  # a rerun only looked on
-    (root / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    truth = json.loads(truth_path.read_text())
-    curated = set(_uids(root / "curated"))
-    kept, dropped = [], []
-    for example in _examples(root / "corpora" / "pool"):  # shuffled, so the first are a sample
-        side = kept if example.uid in curated else dropped
-        if len(side) < _GRID:
-            side.append(example)
-        if len(kept) == len(dropped) == _GRID:
-            break
-    page = _PAGE.format(
-        title=html.escape(f"{settings.name}: one round"),
-        figures=html.escape(table(summary)),
-        kept=_grid(kept, truth),
-        dropped=_grid(dropped, truth),
-        credit=html.escape(credit),
-    )
-    path = root / "summary.html"
-    path.write_text(page)
+    path.write_text(json.dumps(summary, indent=2) + "\n")
     return path
-
-
-def _grid(examples: list[records.Example], truth: dict[str, str]) -> str:
-    cells = []
-    for example in examples:
-        kind, text = truth[example.uid], html.escape(example.text)
-        picture = base64.b64encode(example.image).decode()
-        cells.append(
-            f'<figure class="{kind}"><img src="data:image;base64,{picture}" alt="{text}" width="64" height="64">'
-            f'<figcaption><span lang="{html.escape(example.language)}">{text}</span><b>{kind}</b></figcaption></figure>'
-        )
-    return "\n".join(cells)
-
-
-def _examples(directory: Path) -> Iterable[records.Example]:
-    for row in _rows(directory):
-        yield records.decode_example(row)
 
 
 def _uids(directory: Path) -> Iterable[str]:
@@ -142,38 +103,3 @@ def _rows(directory: Path) -> Iterable[bytes]:
     manifest = manifests.read(str(directory), kind="corpus")
     for shard in manifest.shards:
         yield from shards.read_all(directory / shard.name, shard.rows)
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; --good: #2a7d4f; --bad: #b3423a; --dull: #8a7a2f; }}
-@media (prefers-color-scheme: dark) {{ :root {{ --good: #6fcf97; --bad: #ef8d84; --dull: #d9c25f; }} }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }}
-pre {{ overflow-x: auto; font-size: .85rem; }}
-.grid {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); gap: .75rem; }}
-figure {{ margin: 0; padding: .5rem; border: 1px solid; border-radius: .4rem; text-align: center; }}
-figure img {{ background: #fff; border-radius: .3rem; }}
-figcaption {{ font-size: .75rem; line-height: 1.3; overflow-wrap: anywhere; }}
-figcaption b {{ display: block; }}
-.matched {{ border-color: var(--good); }} .matched b {{ color: var(--good); }}
-.mismatched {{ border-color: var(--bad); }} .mismatched b {{ color: var(--bad); }}
-.boilerplate {{ border-color: var(--dull); }} .boilerplate b {{ color: var(--dull); }}
-</style>
-<h1>{title}</h1>
-<pre>{figures}</pre>
-<p>The labels are the truth, which no stage of the round saw. Every picture is a random example of its side.</p>
-<h2>Kept</h2>
-<div class="grid">
-{kept}
-</div>
-<h2>Dropped</h2>
-<div class="grid">
-{dropped}
-</div>
-<footer><p>{credit}</p></footer>
-</html>
-"""

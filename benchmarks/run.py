@@ -1,4 +1,4 @@
-"""Runs a benchmark's round and scores it: make the raw data, run every stage, print and write the figures."""
+"""Runs a benchmark's round and scores it: make the raw data, run every stage, print the figures, write the report."""
 
 import time
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from pathlib import Path
 from beam_pipelines import console
 from benchmarks import figures
 from infra import round as rounds
+from infra.report import command as report
 
 
 def run(config: Path, make_sources: Callable[[Path], None], credit: str) -> int:
@@ -21,8 +22,9 @@ def _run(config: Path, make_sources: Callable[[Path], None], credit: str) -> int
     make_sources(raw)
     done = rounds.run(rounds.RoundConfig(config=str(config)))
     summary = figures.summarise(settings, raw / "truth.json", time.monotonic() - begin)
-    page = figures.write(settings, raw / "truth.json", summary, credit)
+    written = figures.write(settings, summary)
+    page = report.run(report.ReportConfig(directory=settings.output, output=f"{settings.output}/{report.FILE_NAME}"))
     print(f"\n{rounds.table(done)}\n\n{figures.table(summary)}\n")
     print(credit)
-    print(f"Curated dataset: {settings.output}/curated\nFigures and pictures: {page}, {settings.output}/summary.json")
+    print(f"Curated dataset: {settings.output}/curated\nFigures: {written}\nPictures and curves: {page.path}")
     return 0

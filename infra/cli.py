@@ -138,6 +138,14 @@ def _plan(arguments: list[str]) -> int:
     return 0
 
 
+def _report(arguments: list[str]) -> int:
+    with quiet_imports():
+        from infra.report import command
+
+    print(command.run(_parse("report", command.ReportConfig, arguments)))
+    return 0
+
+
 def _trainer(name: str, config_name: str, arguments: list[str]) -> int:
     from trainer import config as configs
 
@@ -181,6 +189,10 @@ _JOBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "verify": (_verify, "reopens an artifact: rows, hashes, uids, alignment, parents"),
     "lineage": (_lineage, "the tree of an artifact's parents, over rounds"),
     "plan": (_plan, "what a round will take before it runs: time, bytes, money; after it, plan against actual"),
+    "report": (
+        _report,
+        "one HTML page for a round: what was kept and dropped, pictures, curves; or two rounds compared",
+    ),
     "round": (_round, "whole rounds on this machine, from a TOML file; resumes where it stopped"),
 }
 

@@ -88,8 +88,11 @@ def ingest(source: str, output: str) -> list[str]:
 def test_a_round_in_a_bucket_has_the_fingerprints_of_one_on_a_disk(miniature, bucket):
     round_ = ["round", "--config=gs://bucket/round.toml"]
     verify = [["verify", f"gs://bucket/out/{name}", "--json"] for name in ARTIFACTS]
-    first, again, *verified = bucket.run(round_, round_, *verify)
+    report = ["report", "gs://bucket/out", f"--output={bucket.scratch}/report.html"]
+    first, again, reported, *verified = bucket.run(round_, round_, report, *verify)
     assert first[0] == 0, first[3]
+    assert reported[0] == 0, reported[3]
+    assert "ADD UP" not in reported[2]
     for name in ARTIFACTS:
         ours, theirs = bucket.manifest(f"out/{name}"), manifests.read(str(miniature / name))
         assert ours.fingerprint == theirs.fingerprint, name
