@@ -44,7 +44,7 @@ class EmbedConfig:
     output: str
     """directory of the embeddings to make"""
     preset: str | None = None
-    """of an .npz: the size of its towers: tiny, S/16, B/16, L/16, So400m/14"""
+    """of an .npz: the size of its towers: nano, tiny, S/16, B/16, L/16, So400m/14"""
     resolution: int | None = None
     """of an .npz: pixels a side that it was made for"""
     tokenizer: str | None = None

@@ -52,7 +52,7 @@ class TrainConfig:
     version: str = "1.0.0"
     """version recorded in the manifest"""
     preset: str = content("tiny")
-    """size of the towers: tiny, S/16, B/16, L/16, So400m/14"""
+    """size of the towers: nano, tiny, S/16, B/16, L/16, So400m/14"""
     resolution: int | None = content(None)
     """pixels a side; the preset's own if not given"""
     tokenizer: str | None = None

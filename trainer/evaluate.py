@@ -47,7 +47,7 @@ class EvaluateConfig:
     json: bool = False
     """print one JSON object instead of a line"""
     preset: str | None = None
-    """of an .npz: the size of its towers: tiny, S/16, B/16, L/16, So400m/14"""
+    """of an .npz: the size of its towers: nano, tiny, S/16, B/16, L/16, So400m/14"""
     resolution: int | None = None
     """of an .npz: pixels a side that it was made for"""
     tokenizer: str | None = None

@@ -9,16 +9,13 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from benchmarks.study import variants
 from schemas.identity import canonical_json
-from trainer.presets import Encoder, Preset
+from trainer import presets
 from trainer.selection import Criterion, SelectionConfig
 
 # Small enough for hundreds of runs on two cores. Patches of 16 pixels give 16 tokens, coarse ones of 32 give 4.
-TOWERS = Preset(
-    image=Encoder(width=64, depth=2, heads=2, mlp=256),
-    text=Encoder(width=64, depth=1, heads=2, mlp=256),
-    patch_size=16, resolution=64, text_length=16, vocabulary=0, embedding=64, image_head=True,
-)  # fmt: skip
+TOWERS = dataclasses.replace(presets.get("nano"), vocabulary=0)  # the corpus's tokenizer decides
 COARSE_PATCH = 32
 # The best of three for the uniform learner under noise (docs/results.md).
 LEARNING_RATE = {"openmoji": 1e-3, "flickr8k": 2e-3}
@@ -68,11 +65,15 @@ class Learner:
     filter_ratio: float = 0.8
     chunks: int = 16
     joint: bool = True
-    gain: float = 1.0
+    gain: float = 4.0
     flexi: bool = False
     batch_size: int = 0  # 0: the corpus's own
     learning_rate: float = 0.0  # 0: the corpus's own
+    variant: str = ""  # of the draw: one of benchmarks.study.variants, or the product's own
     reference: Reference | None = None  # of the same seed, on all clean pictures, if not given
+
+    def __post_init__(self) -> None:
+        variants.check(self.variant)
 
     @property
     def selection(self) -> SelectionConfig:
@@ -135,25 +136,29 @@ class Downstream:
 
 Run = Reference | Learner | Downstream
 
+# Fields that were added when there were records already. At these values a run is what it was without them.
+_ADDED = {"variant": ""}
+
 
 def identity(run: Run) -> dict[str, Any]:
-    """Everything that decides a run's result, as plain JSON; what is at its default is left out."""
-    changed = {
-        f.name: value if not dataclasses.is_dataclass(value) else identity(value)  # type: ignore[arg-type]
-        for f in dataclasses.fields(run)
-        if (value := getattr(run, f.name)) != f.default
-    }
-    return {"kind": type(run).__name__.lower()} | changed
+    """Everything that decides a run's result, as plain JSON."""
+
+    def plain(value: Any) -> Any:
+        return identity(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
+
+    fields = {f.name: plain(getattr(run, f.name)) for f in dataclasses.fields(run)}
+    fields = {name: value for name, value in fields.items() if name not in _ADDED or value != _ADDED[name]}
+    return {"kind": type(run).__name__.lower()} | fields
 
 
 def label(run: Run) -> str:
     """What people read: the kind, and everything that is not at its default."""
-
-    def words(described: dict[str, Any]) -> str:
-        said = {key: f"({words(value)})" if isinstance(value, dict) else value for key, value in described.items()}
-        return " ".join([said.pop("kind"), *(f"{key}={value}" for key, value in said.items())])
-
-    return words(identity(run))
+    said = [type(run).__name__.lower()]
+    for f in dataclasses.fields(run):
+        value = getattr(run, f.name)
+        if value != f.default:
+            said.append(f"{f.name}={f'({label(value)})' if dataclasses.is_dataclass(value) else value}")  # type: ignore[arg-type]
+    return " ".join(said)
 
 
 def name_of(run: Run) -> str:

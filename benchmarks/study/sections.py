@@ -162,22 +162,21 @@ def _references(records: Store) -> str:
 def _distillation(records: Store) -> str:
     rows, comparisons = [], []
     for corpus in NAMES:
-        for noise in NOISES[:0:-1]:
-            for budget in experiments.BUDGETS:
-                by_subset = {
-                    subset: [
-                        Downstream(learner=jest(corpus, noise, seed), subset=subset, budget=budget, seed=seed)
-                        for seed in SEEDS
-                    ]
-                    for subset in experiments.SUBSETS
-                }
-                scores = {subset: best_scores(records, runs) for subset, runs in by_subset.items()}
-                shares = [share_of_set(records, runs) for runs in by_subset.values()]
-                shown = [best_and_last(records, runs) for runs in by_subset.values()]
-                rows.append([LABELS[corpus], f"{noise:g}", f"{budget:.0%}", *shown, " / ".join(shares)])
-                for other in ("control", "top_reference"):
-                    if (ours := scores["curated"]) and (base := scores[other]):
-                        comparisons.append(Comparison(f"{corpus} {noise} {budget} {other}", ours, base))
+        for budget in experiments.BUDGETS:
+            by_subset = {
+                subset: [
+                    Downstream(learner=jest(corpus, NOISIEST, seed), subset=subset, budget=budget, seed=seed)
+                    for seed in SEEDS
+                ]
+                for subset in experiments.SUBSETS
+            }
+            scores = {subset: best_scores(records, runs) for subset, runs in by_subset.items()}
+            shares = [share_of_set(records, runs) for runs in by_subset.values()]
+            shown = [best_and_last(records, runs) for runs in by_subset.values()]
+            rows.append([LABELS[corpus], f"{budget:.0%}", *shown, " / ".join(shares)])
+            for other in ("control", "top_reference"):
+                if (ours := scores["curated"]) and (base := scores[other]):
+                    comparisons.append(Comparison(f"{corpus} {budget} {other}", ours, base))
     words = [
         f"Curated against {name}. {verdict([c for c in comparisons if c.what.endswith(end)])}"
         for name, end in (
@@ -185,7 +184,7 @@ def _distillation(records: Store) -> str:
             ("the rows with the highest reference scores", "top_reference"),
         )
     ]
-    shown = table("corpus | noise | budget | curated | control | top reference | matched share of the three", rows)
+    shown = table("corpus | budget | curated | control | top reference | matched share of the three", rows)
     return shown + "\n" + "\n\n".join(words)
 
 
@@ -227,22 +226,13 @@ def _ablations(records: Store) -> str:
 
 
 def _rates(records: Store) -> str:
-    rows = []
-    for corpus in NAMES:
-        for noise in (NOISES[-1], NOISES[0]):
-            runs = [
-                [run] for run in experiments.rates(corpus, SEEDS[:1]) if isinstance(run, Learner) and run.noise == noise
-            ]
-            rows.append(
-                [
-                    LABELS[corpus],
-                    f"{noise:g}",
-                    f"{LEARNING_RATE[corpus]:g}",
-                    *(best_and_last(records, r) for r in runs),
-                ]
-            )
+    rows = [
+        [LABELS[corpus], f"{LEARNING_RATE[corpus]:g}"]
+        + [best_and_last(records, [run]) for run in experiments.rates(corpus, SEEDS[:1])]
+        for corpus in NAMES
+    ]
     heads = " | ".join(f"{rate:g}" for rate in experiments.RATES)
-    return table(f"corpus | noise | taken | {heads}", rows)
+    return table(f"corpus | taken | {heads}", rows)
 
 
 SECTIONS: dict[str, Callable[[Store], str]] = {

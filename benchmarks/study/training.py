@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from benchmarks.study import variants
 from benchmarks.study.corpora import PIXELS, Pairs
 from benchmarks.study.runs import COARSE_PATCH, TOWERS, WARMUP_STEPS, Learner
 from trainer import flops
@@ -24,7 +25,7 @@ from trainer.data import Blocks
 from trainer.evaluate import retrieval
 from trainer.model import embed_pairs
 from trainer.selection import PairEmbeddings
-from trainer.step import Candidates, Part, Program, Scored, TrainState, distill_step, initial_state, learn_step
+from trainer.step import Candidates, Part, Program, TrainState, distill_step, initial_state, learn_step
 from trainer.towers import TwoTowers
 
 BLOCK = 16  # rows
@@ -51,6 +52,15 @@ class Embedded(NamedTuple):
         """Some of them, on the device."""
         image, text, scale, bias = map(jnp.asarray, (self.image[rows], self.text[rows], self.scale, self.bias))
         return PairEmbeddings(image, text, scale, bias)
+
+
+class Observed(NamedTuple):
+    """What one step leaves to look at."""
+
+    loss: float  # nats, of the examples learned from
+    matched: float  # share of true captions among them
+    kept: float = 0.0  # mean learnability of the picks, nats; 0 for a uniform learner
+    passed: float = 0.0  # and of what was passed over
 
 
 class Point(NamedTuple):
@@ -135,13 +145,13 @@ def train_uniformly(
     program = Program(graph=towers.graph, optimisation=_optimisation(steps, learning_rate))
     blocks = Blocks(len(pairs), BLOCK, batch_size // BLOCK, seed, rotate=True)
 
-    def step(state: TrainState, number: int) -> tuple[TrainState, Any, float, None]:
+    def step(state: TrainState, number: int) -> tuple[TrainState, Observed]:
         rows = blocks.rows_of_step(number)
         image = pairs.image[rows]
         if augmented:
             image = augment(image, np.random.default_rng([seed, number]))
         state, loss = learn_step(program, state, [Part(jnp.asarray(image), jnp.asarray(pairs.tokens[rows]))])
-        return state, loss, float(pairs.matched[rows].mean()), None
+        return state, Observed(float(loss), float(pairs.matched[rows].mean()))
 
     trained = _run(towers, program, steps, evaluation, step)
     trained.operations = 3 * flops.forward(TOWERS, PIXELS, TOWERS.text_length) * batch_size
@@ -171,17 +181,23 @@ def train_selectively(
     key = jax.random.key(learner.seed)
     visits, offers, conditional = np.zeros(len(pool), int), np.zeros(len(pool), int), np.zeros(len(pool))
 
-    def step(state: TrainState, number: int) -> tuple[TrainState, Any, float, Scored]:
+    def step(state: TrainState, number: int) -> tuple[TrainState, Observed]:
         found = [blocks.rows_of(int(block)) for block in blocks.of_step(number)]
         rows, valid = (np.concatenate(part) for part in zip(*found, strict=True))
         of_rows = map(jnp.asarray, (pool.image[rows], pool.tokens[rows], pool.uid[rows], valid))
         candidates = Candidates(*of_rows, reference=reference.rows(rows))
-        state, loss, scored = distill_step(program, state, key, candidates)
-        picks = rows[np.asarray(scored.picks.index)]
+        if learner.variant:
+            state, loss, index, kept, passed = _variant_step(program, learner, state, key, candidates)
+            scores = np.zeros(len(index))
+        else:
+            state, loss, scored = distill_step(program, state, key, candidates)
+            index, scores = np.asarray(scored.picks.index), np.asarray(scored.picks.conditional)
+            kept, passed = float(scored.learnability_kept), float(scored.learnability_passed)
+        picks = rows[index]
         offers[rows[valid]] += 1
         visits[picks] += 1
-        conditional[picks] += np.asarray(scored.picks.conditional)
-        return state, loss, float(pool.matched[picks].mean()), scored
+        conditional[picks] += scores
+        return state, Observed(float(loss), float(pool.matched[picks].mean()), kept, passed)
 
     trained = _run(towers, program, steps, evaluation, step)
     trained.operations = operations(learner)
@@ -189,16 +205,36 @@ def train_selectively(
     return trained
 
 
-def _run(towers: Towers, program: Program, steps: int, evaluation: Pairs, step: Callable[..., Any]) -> Trained:
+def _variant_step(
+    program: Program, learner: Learner, state: TrainState, key: Any, candidates: Candidates
+) -> tuple[TrainState, Any, np.ndarray, float, float]:
+    """One step with another draw; returns (state, loss, picks, learnability kept, learnability passed over)."""
+    variant: Any = learner.variant
+    picks, own = variants.pick(program, variant, state.parameters, jax.random.fold_in(key, state.step), candidates)
+    part = Part(candidates.image[picks], candidates.tokens[picks])
+    index, learnability = np.asarray(picks), np.asarray(own)
+    passed = np.asarray(candidates.valid).copy()
+    passed[index] = False
+    state, loss = learn_step(program, state, [part])
+    return state, loss, index, float(learnability[index].mean()), float(learnability[passed].mean())
+
+
+def _run(
+    towers: Towers,
+    program: Program,
+    steps: int,
+    evaluation: Pairs,
+    step: Callable[[TrainState, int], tuple[TrainState, Observed]],
+) -> Trained:
     state, due = initial_state(towers.parameters, program.optimisation), set(evaluated_steps(steps))
     begin, curve, since = time.monotonic(), [], []
     for number in range(steps):
-        state, loss, matched, scored = step(state, number)
-        kept, passed = (0.0, 0.0) if scored is None else (scored.learnability_kept, scored.learnability_passed)
-        since.append((matched, float(kept), float(passed)))
+        state, observed = step(state, number)
+        since.append(observed)
         if number + 1 in due:
             recall = evaluate(Towers(towers.graph, state.parameters), evaluation)
-            curve.append(Point(number + 1, recall, float(loss), *np.mean(since, axis=0).tolist()))
+            means = np.mean(since, axis=0).tolist()
+            curve.append(Point(number + 1, recall, observed.loss, *means[1:]))
             since = []
     return Trained(Towers(towers.graph, state.parameters), curve, 0, time.monotonic() - begin)
 

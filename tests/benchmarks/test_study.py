@@ -4,15 +4,19 @@ import dataclasses
 import itertools
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.study import corpora, execute, experiments, gibbs, page, runs, schedule, training
+from benchmarks.study import corpora, execute, experiments, gibbs, page, runs, schedule, training, variants
 from benchmarks.study.analysis import Curve, Ratio, ratio
 from benchmarks.study.claims import Comparison, verdict
 from benchmarks.study.experiments import jest, uniform
 from benchmarks.study.runs import Downstream, Learner, Reference, identity, label, name_of
 from benchmarks.study.store import Store
+from schemas.errors import ConfigError
+from trainer.selection import PairEmbeddings, SelectionConfig, select
 
 
 def record(scores: list[float], operations: int = 10, steps: list[int] | None = None) -> dict:
@@ -28,9 +32,8 @@ def record(scores: list[float], operations: int = 10, steps: list[int] | None = 
 def test_equal_runs_are_one_run_and_any_change_makes_another(monkeypatch):
     learner = jest("openmoji", 0.8, 1)
     assert name_of(jest("openmoji", 0.8, 1, filter_ratio=0.8)) == name_of(learner)
-    assert json.loads(json.dumps(identity(learner))) == {
-        "kind": "learner", "corpus": "openmoji", "noise": 0.8, "seed": 1
-    }  # fmt: skip
+    said = json.loads(json.dumps(identity(learner)))
+    assert said | runs._ADDED == {"kind": "learner"} | dataclasses.asdict(learner)
     others = [
         dataclasses.replace(learner, **change)
         for change in (
@@ -144,6 +147,39 @@ def test_separation_is_the_chance_that_a_matched_pair_is_better_aligned():
     assert execute.separation(training.Embedded(*vectors, 1.0, 0.0), pairs) == pytest.approx(expected)
 
 
+def drawn(variant, scores, chunks=3, valid=None):
+    config = SelectionConfig(filter_ratio=0.5, chunks=chunks, gain=2.0)
+    valid = np.ones(len(scores), bool) if valid is None else valid
+    return np.asarray(variants.draw(jax.random.key(3), jnp.asarray(scores), config, jnp.asarray(valid), variant))
+
+
+def test_the_plain_variant_is_the_products_own_draw():
+    rng = np.random.default_rng(0)
+    vectors = [rng.normal(size=(24, 8)).astype(np.float32) for _ in range(4)]
+    vectors = [jnp.asarray(v / np.linalg.norm(v, axis=1, keepdims=True)) for v in vectors]
+    learner, reference = (PairEmbeddings(*pair, jnp.float32(5), jnp.float32(-2)) for pair in (vectors[:2], vectors[2:]))
+    scores = variants._losses(learner) - variants._losses(reference)
+    valid = np.arange(24) != 5
+    config = SelectionConfig(filter_ratio=0.5, chunks=3, gain=2.0)
+    theirs = select(jax.random.key(3), learner, reference, config, valid=jnp.asarray(valid))
+    assert drawn("", scores, valid=valid).tolist() == np.asarray(theirs.index).tolist()
+
+
+def test_variants_change_the_scores_as_they_say():
+    scores = np.random.default_rng(0).normal(size=(20, 20)).astype(np.float32)
+    deviation = np.diagonal(scores).std()
+    assert drawn("normalised", 7 * scores).tolist() == drawn("", scores / deviation).tolist()
+    assert drawn("clipped", 100 * scores).tolist() == drawn("", np.clip(100 * scores, -3, 3)).tolist()
+    loud = np.diag(np.where(np.arange(20) < 10, 1000.0, 0.0)).astype(np.float32)
+    assert set(drawn("", loud).tolist()) == set(range(10))
+    mixed = drawn("mixed", loud)
+    assert len(set(mixed.tolist())) == 10
+    assert set(mixed[:8].tolist()) <= set(range(10))
+    assert sum(pick >= 10 for pick in mixed[8:].tolist()) > 0
+    with pytest.raises(ConfigError, match="variant is 'best'; it must be one of '', 'normalised'"):
+        variants.check("best")
+
+
 def test_exchanges_leave_the_distribution_over_sub_batches_as_it_is():
     rng = np.random.default_rng(0)
     scores = rng.normal(size=(5, 5))
@@ -188,6 +224,16 @@ def small(monkeypatch):
     found = corpora.Corpus("openmoji", 0.8, pairs(0, 32), pairs(1, 100), pairs(2, 40), vocabulary=20)
     monkeypatch.setattr(execute, "load", lambda *_: found)
     return found
+
+
+def test_a_variant_of_the_draw_is_carried_out_too(small, tmp_path):
+    learner = jest("openmoji", 0.8, 0, chunks=4, variant="mixed")
+    towers = training.build(20, 1)
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(towers.parameters)]
+    execute._save(execute.artifact(tmp_path, learner.guide), leaves, {})
+    made = execute.execute(learner, None, tmp_path)
+    kept, passed = ([row[made["columns"].index(name)] for row in made["curve"]] for name in ("kept", "passed"))
+    assert np.mean(kept) > np.mean(passed)
 
 
 def test_a_round_of_the_study_counts_its_picks_and_trains_on_them(small, tmp_path):

@@ -23,7 +23,8 @@ def arguments(miniature, workdir, *more: str, steps: int = STEPS) -> list[str]:
     return [
         "distill", f"--corpus={miniature / 'corpora/pool'}", f"--embeddings={miniature / 'embeddings'}",
         f"--workdir={workdir}", f"--steps={steps}", "--batch_size=16", "--block_size=8", "--filter_ratio=0.8",
-        "--chunks=3", "--warmup_steps=1", "--resolution=32", "--steps_per_part=2", "--log_every=1", *more,
+        "--chunks=3", "--warmup_steps=1", "--resolution=32", "--preset=nano", "--steps_per_part=2",
+        "--log_every=1", *more,
     ]  # fmt: skip
 
 

@@ -21,8 +21,8 @@ def distill(miniature, workdir, steps: int = STEPS) -> list[str]:
     return [
         "distill", f"--corpus={miniature / 'corpora/pool'}", f"--embeddings={miniature / 'embeddings'}",
         f"--workdir={workdir}", f"--steps={steps}", "--batch_size=8", "--block_size=8", "--filter_ratio=0.8",
-        "--chunks=3", "--warmup_steps=1", "--resolution=32", "--steps_per_part=5", "--checkpoint_every=3",
-        "--log_every=1",
+        "--chunks=3", "--warmup_steps=1", "--resolution=32", "--preset=nano", "--steps_per_part=5",
+        "--checkpoint_every=3", "--log_every=1",
     ]  # fmt: skip
 
 
