@@ -55,6 +55,16 @@ class NoisyPair:
     truth: Truth | None
 
 
+def disjoint(parts: dict[str, list[Pair]]) -> dict[str, list[Pair]]:
+    """Drops from every part the pairs whose very picture an earlier part has: Norway's flag is Svalbard's too."""
+    seen: set[bytes] = set()
+    left = {}
+    for name, pairs in parts.items():
+        left[name] = [pair for pair in pairs if pair.image not in seen]
+        seen |= {pair.image for pair in pairs}
+    return left
+
+
 def corrupt(pairs: Sequence[Pair], noise: Noise, seed: int) -> list[NoisyPair]:
     """Returns the pool: every pair once, some with another's caption or boilerplate, then duplicates and broken files.
 

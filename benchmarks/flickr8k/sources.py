@@ -48,11 +48,12 @@ def clean_parts(data: Path) -> dict[str, list[noise.Pair]]:
     """
     log.info("reading Flickr8k from %s", data)
     train = sorted(_photos(data, "train-*.tar"), key=lambda photo: keyed_order(photo[0].family, SEED))
-    return {
+    parts = {
         "evaluation": [pair for photo in _photos(data, "dev-*.tar") for pair in photo],
         "seed": [pair for photo in train[:_SEED_PHOTOS] for pair in photo],
         "pool": [pair for photo in train[_SEED_PHOTOS:] for pair in photo],
     }
+    return noise.disjoint(parts)
 
 
 def _photos(data: Path, pattern: str) -> Iterator[list[noise.Pair]]:

@@ -55,7 +55,7 @@ def clean_parts() -> dict[str, list[noise.Pair]]:
             parts[part].append(
                 noise.Pair(family=family, image=image, suffix=".jpg", text=names[language], language=language)
             )
-    return parts
+    return noise.disjoint(parts)
 
 
 def _named_pictures() -> dict[str, dict[str, str]]:

@@ -29,7 +29,7 @@ class StudyConfig:
     questions: tuple[str, ...] = tuple(experiments.ALL)
     """which to answer"""
     seeds: int = 3
-    """seeds of every run"""
+    """seeds of every run, counted from 1; seed 0 is for choosing settings alone"""
     scratch: Path = Path("build/study")
     """folder for parameters and picks, which later runs read"""
     results: Path = RESULTS
@@ -61,7 +61,7 @@ def _run(config: StudyConfig) -> int:
         run
         for question in config.questions
         for corpus in config.corpora
-        for run in experiments.ALL[question](corpus, range(config.seeds))
+        for run in experiments.ALL[question](corpus, range(1, config.seeds + 1))
     )
     runs = schedule.with_needs(asked)
     todo = schedule.missing(runs, store, config.scratch)
@@ -71,18 +71,8 @@ def _run(config: StudyConfig) -> int:
         return 0
     if todo:
         schedule.carry_out(todo, store, config.data, config.scratch, config.workers)
-    if "chunks" in config.questions:
-        _compare_with_gibbs(config)
     print(f"study: {len(runs)} runs complete, {len(todo)} of them now; records in {config.results}")
     return 0
-
-
-def _compare_with_gibbs(config: StudyConfig) -> None:
-    from benchmarks.study import gibbs  # and with it JAX: workers have ended
-
-    for corpus in config.corpora:
-        learners = [experiments.jest(corpus, experiments.NOISIEST, seed) for seed in range(config.seeds)]
-        gibbs.write(learners, config.data, config.scratch, config.results / "gibbs" / f"{corpus}.json")
 
 
 if __name__ == "__main__":

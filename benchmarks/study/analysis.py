@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 Record = dict[str, Any]
+_UNTRAINED = 40  # steps
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Curve:
     def best_step(self) -> int:
         """The first step with it."""
         return int(self.steps[self.score.argmax()])
+
+    @property
+    def held(self) -> float:
+        """The highest score that is held at the next evaluation too: what `reaches` can reach."""
+        return float(np.append(np.minimum(self.score[:-1], self.score[1:]), self.score[-1]).max())
 
     def reaches(self, level: float) -> float | None:
         """The step at which the score passes a level, on the line between two evaluations; None if it never does.
@@ -55,16 +61,6 @@ class Ratio:
     steps: list[float | None]  # None where it never does
     operations: list[float | None]
 
-    @property
-    def steps_median(self) -> float | None:
-        """None if fewer than half of the seeds get there."""
-        return _median(self.steps)
-
-    @property
-    def operations_median(self) -> float | None:
-        """None if fewer than half of the seeds get there."""
-        return _median(self.operations)
-
 
 def curve(record: Record) -> Curve:
     """The scores of a run."""
@@ -79,14 +75,24 @@ def column(record: Record, name: str) -> np.ndarray:
 
 
 def ratio(uniform: Sequence[Record], learner: Sequence[Record]) -> Ratio:
-    """Compares runs, seed by seed."""
+    """Compares runs, seed by seed: when each holds the best score that the uniform one holds. With itself, it is 1."""
     steps, operations = [], []
     for base, ours in zip(map(curve, uniform), map(curve, learner), strict=True):
-        reached = ours.reaches(base.best)
-        times = None if reached is None else base.best_step / reached
+        first, reached = base.reaches(base.held), ours.reaches(base.held)
+        times = None if reached is None or first is None else first / reached
         steps.append(times)
         operations.append(None if times is None else times * base.operations / ours.operations)
     return Ratio(steps, operations)
+
+
+def has_learned(record: Record) -> bool:
+    """Whether a run holds a score above what its first evaluations swing by: four of their standard deviations.
+
+    By step 40 no learner of the study has left the scores of chance. A ratio to one that never does says little.
+    """
+    of = curve(record)
+    untrained = of.score[of.steps <= _UNTRAINED]
+    return bool(of.held > untrained.mean() + 4 * untrained.std(ddof=1))
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
@@ -95,8 +101,7 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     return float(array.mean()), float(array.std(ddof=1) / np.sqrt(len(array))) if len(array) > 1 else 0.0
 
 
-def _median(values: Sequence[float | None]) -> float | None:
-    """A seed that never gets there is the slowest."""
+def median(values: Sequence[float | None]) -> float | None:
+    """The median, of an even number the lower one. A seed that never gets there is the slowest; None if most do not."""
     ordered = sorted(0.0 if value is None else value for value in values)
-    middle = ordered[(len(ordered) - 1) // 2]
-    return middle or None
+    return ordered[(len(ordered) - 1) // 2] or None

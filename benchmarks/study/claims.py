@@ -1,12 +1,14 @@
 """Whether what the paper says holds here: paired comparisons over seeds, and one rule that turns them into a word.
 
-A comparison holds if its mean difference over the seeds is more than two standard errors above zero, and is reversed if
-it is more than two below. A claim holds if all its comparisons do, holds partly if some do, and does not hold here if
-none does. Three seeds are few: two standard errors are then a coarse sieve, not a test.
+A comparison holds if the differences of its seeds pass Student's one-sided t test at 5 %, and is reversed if they do
+with the other sign. A claim holds if all its comparisons do, holds partly if more hold than are reversed, and else does
+not hold here. Three seeds make that a coarse sieve, and of twenty comparisons without any effect one will hold.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from scipy import stats
 
 from benchmarks.study.analysis import Record, curve, mean_and_error
 from benchmarks.study.runs import Run
@@ -17,7 +19,6 @@ from benchmarks.study.store import Store
 class Comparison:
     """Something measured on the same seeds with and without what a claim is about."""
 
-    what: str
     ours: list[float]  # one of each seed
     base: list[float]
 
@@ -28,25 +29,29 @@ class Comparison:
 
     @property
     def holds(self) -> bool:
-        """Better, by more than two standard errors."""
-        mean, error = self.difference
-        return mean > 2 * error
+        """Better, beyond what the seeds' spread explains."""
+        return self._stands_out(+1)
 
     @property
     def reversed(self) -> bool:
-        """Worse, by more than two standard errors."""
+        """Worse, beyond what the seeds' spread explains."""
+        return self._stands_out(-1)
+
+    def _stands_out(self, sign: int) -> bool:
         mean, error = self.difference
-        return mean < -2 * error
+        return len(self.ours) > 1 and sign * mean > float(stats.t.ppf(0.95, len(self.ours) - 1)) * error
 
 
-def verdict(comparisons: Sequence[Comparison]) -> str:
-    """One word or three, and the count behind it."""
-    if not comparisons:
+def verdict(comparisons: Sequence[Comparison | None]) -> str:
+    """One word or three, and the counts behind it; None is a comparison that was not run."""
+    run = [comparison for comparison in comparisons if comparison is not None]
+    if not run:
         return "**Not run yet.**"
-    held, against = sum(c.holds for c in comparisons), sum(c.reversed for c in comparisons)
-    word = "Holds" if held == len(comparisons) else "Holds partly" if held else "Does not hold here"
-    count = f"better in {held} of {len(comparisons)} comparisons"
-    return f"**{word}**: {count}" + (f", worse in {against}." if against else ".")
+    held, against = sum(c.holds for c in run), sum(c.reversed for c in run)
+    word = "Holds" if held == len(run) else "Holds partly" if held > against else "Does not hold here"
+    missing = len(comparisons) - len(run)
+    count = f"better in {held} of {len(run)} comparisons" + (f", worse in {against}" if against else "")
+    return f"**{word}{' so far' if missing else ''}**: {count}" + (f"; {missing} not run." if missing else ".")
 
 
 def best_scores(store: Store, runs: Iterable[Run]) -> list[float] | None:
@@ -61,9 +66,7 @@ def found(store: Store, runs: Iterable[Run]) -> list[Record] | None:
     return [store[run] for run in listed] if listed and all(run in store for run in listed) else None
 
 
-def compare(
-    store: Store, what: str, ours: Callable[[int], Run], base: Callable[[int], Run], seeds: Sequence[int]
-) -> list[Comparison]:
-    """Compares the best scores of two runs over the seeds; an empty list unless all of them are there."""
-    scores = [best_scores(store, map(of_seed, seeds)) for of_seed in (ours, base)]
-    return [] if scores[0] is None or scores[1] is None else [Comparison(what, scores[0], scores[1])]
+def compare(store: Store, ours: Sequence[Run], base: Sequence[Run]) -> Comparison | None:
+    """Compares the best scores of runs, seed by seed; None unless all of them are there."""
+    scores = best_scores(store, ours), best_scores(store, base)
+    return None if scores[0] is None or scores[1] is None else Comparison(scores[0], scores[1])

@@ -26,8 +26,8 @@ NAMES = ("openmoji", "flickr8k")
 VOCABULARY = {"openmoji": 600, "flickr8k": 2000}  # as the rounds have it
 PIXELS = 64
 TEXT_LENGTH = 16  # tokens
-_NOISE_SEED = 2406_17711
-_EVALUATED_CAPTIONS = 2  # of each picture: more cost more than the steps between two evaluations
+ORDER = 2406_17711  # a key
+EVALUATED_CAPTIONS = 2  # of each picture: more cost more than the steps between two evaluations
 log = logging.getLogger(__name__)
 
 
@@ -70,13 +70,14 @@ class Corpus:
     vocabulary: int
 
 
-@functools.lru_cache(maxsize=6)
-def load(name: str, mismatched: float, data: Path | None) -> Corpus:
+@functools.lru_cache(maxsize=4)
+def load(name: str, mismatched: float, seed: int, data: Path | None) -> Corpus:
     """Decodes, tokenises and corrupts a corpus; the same arguments give the same arrays.
 
     Args:
       name: one of `NAMES`.
       mismatched: the share of the pool's pairs that get another picture's caption.
+      seed: decides which ones, and whose. The split, the order of rows and the tokenizer are always the same.
       data: the folder of Flickr8k's tars; OpenMoji comes with a package.
 
     Raises:
@@ -85,7 +86,7 @@ def load(name: str, mismatched: float, data: Path | None) -> Corpus:
     """
     parts = _clean_parts(name, data)
     nothing_else = noise.Noise(mismatched=mismatched, boilerplate=0.0, duplicates=0.0, broken=0.0)
-    noisy = noise.corrupt(parts["pool"], nothing_else, _NOISE_SEED)
+    noisy = noise.corrupt(parts["pool"], nothing_else, seed)
     tokens = tokenizer.train((pair.text for pair in parts["pool"]), VOCABULARY[name], TEXT_LENGTH)
     matched = np.array([pair.truth == noise.Truth.MATCHED for pair in noisy])
     evaluation = _pairs(parts["evaluation"], tokens)
@@ -95,11 +96,12 @@ def load(name: str, mismatched: float, data: Path | None) -> Corpus:
         noise=mismatched,
         seed=_pairs(parts["seed"], tokens),
         pool=_pairs([n.pair for n in noisy], tokens, matched),
-        evaluation=evaluation.take(np.flatnonzero(rank < _EVALUATED_CAPTIONS)),
+        evaluation=evaluation.take(np.flatnonzero(rank < EVALUATED_CAPTIONS)),
         vocabulary=tokens.vocabulary,
     )
 
 
+@functools.lru_cache(maxsize=2)
 def _clean_parts(name: str, data: Path | None) -> dict[str, list[noise.Pair]]:
     if name == "openmoji":
         return openmoji.clean_parts()
@@ -114,15 +116,13 @@ def _pairs(pairs: Sequence[noise.Pair], tokens: tokenizer.Tokenizer, matched: np
     """Decodes and shuffles: every prefix is a random sample, as rows of a corpus are."""
     truth = np.ones(len(pairs), bool) if matched is None else matched
     uids = [example_uid(pair.image, pair.text) for pair in pairs]
-    order = sorted(range(len(pairs)), key=lambda place: keyed_order(f"{uids[place]} {place}", _NOISE_SEED))
-    decoded: dict[bytes, np.ndarray] = {}
+    order = sorted(range(len(pairs)), key=lambda place: keyed_order(f"{uids[place]} {place}", ORDER))
     numbers: dict[bytes, int] = {}
     for place in order:
-        image = pairs[place].image
-        if image not in decoded:
-            decoded[image], numbers[image] = decode_image(image, PIXELS), len(numbers)
+        numbers.setdefault(pairs[place].image, len(numbers))
+    decoded = np.stack([decode_image(image, PIXELS) for image in numbers])
     return Pairs(
-        image=np.stack([decoded[pairs[place].image] for place in order]),
+        image=decoded[[numbers[pairs[place].image] for place in order]],
         tokens=tokens([pairs[place].text for place in order]),
         uid=np.frombuffer(bytes.fromhex("".join(uids[place] for place in order)), np.uint8).reshape(-1, 16),
         picture=np.array([numbers[pairs[place].image] for place in order]),

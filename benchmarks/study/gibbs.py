@@ -1,61 +1,36 @@
 """Chunked draws against brute-force Gibbs sampling (JEST, arXiv 2406.17711, Figure 2): how learnable are sub-batches?
 
 Enters: a finished learner and its reference, and super-batches of the pool. Leaves: of each, the learnability of
-sub-batches drawn in 1, 2, 4 … chunks, at random, and by a Gibbs sampler of p(C) ∝ exp(Σ_{i,j ∈ C} S_ij) over
+sub-batches drawn in 1, 2, 4 … chunks, at random, and by a Gibbs sampler of p(C) ∝ exp(gain · Σ_{i,j ∈ C} S_ij) over
 sub-batches C of one size, which exchanges one example at a time over the B × B matrix of scores. Learnability is
 Σ_{i,j ∈ C} S_ij / b: by how much the sub-batch's loss is higher under the learner than under the reference.
 """
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
+import dataclasses
 from typing import Any
 
 import jax
 import numpy as np
 
-from benchmarks.study import training
-from benchmarks.study.corpora import load
-from benchmarks.study.execute import embedded_by, restored
-from benchmarks.study.runs import Learner, identity
+from benchmarks.study.corpora import Pairs
+from benchmarks.study.runs import Learner
 from benchmarks.study.training import Embedded
-from trainer.selection import SelectionConfig, select
+from trainer.selection import select
 
 CHUNKS = (1, 2, 4, 8, 16, 32, 64)
 SWEEPS = (0.5, 1, 2, 4, 8, 16, 32)  # exchanges, in sub-batches
 _SUPERBATCHES = 8
 
 
-def write(learners: Sequence[Learner], data: Path | None, scratch: Path, path: Path) -> None:
-    """Compares with each learner, and stores the records; does nothing if they are stored already."""
-    if path.exists() and [record["learner"] for record in json.loads(path.read_text())] == list(
-        map(identity, learners)
-    ):
-        return
-    records = [compare(learner, data, scratch) for learner in learners]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("[\n" + ",\n".join(map(json.dumps, records)) + "\n]\n")
-
-
-def compare(learner: Learner, data: Path | None, scratch: Path) -> dict[str, Any]:
-    """Measures all ways of drawing on the same super-batches; returns a record."""
-    corpus = load(learner.corpus, learner.noise, data)
-    ours, guide = (
-        training.embed(restored(learner, corpus, scratch), corpus.pool),
-        embedded_by(learner.guide, corpus, scratch),
-    )
+def compare(learner: Learner, pool: Pairs, ours: Embedded, guide: Embedded) -> dict[str, Any]:
+    """Draws from the same super-batches in all ways; returns the learnability of every sub-batch, by the way."""
     drawn: dict[str, list[float]] = {}
     for number in range(_SUPERBATCHES):
-        rows = np.random.default_rng([learner.seed, number]).permutation(len(corpus.pool))[: learner.superbatch]
+        rows = np.random.default_rng([learner.seed, number]).permutation(len(pool))[: learner.superbatch]
         scores = _losses(ours, rows) - _losses(guide, rows)
         for name, picks in _draws(ours, guide, rows, scores, learner, number).items():
             drawn.setdefault(name, []).append(round(learnability(scores, picks), 4))
-    return {
-        "learner": identity(learner),
-        "superbatch": learner.superbatch,
-        "subbatch": learner.subbatch,
-        "learnability": drawn,
-    }
+    return {"superbatch": learner.superbatch, "subbatch": learner.subbatch, "learnability": drawn}
 
 
 def _draws(
@@ -63,14 +38,14 @@ def _draws(
 ) -> dict[str, np.ndarray]:
     rng = np.random.default_rng([learner.seed, number, 1])
     found = {"random": rng.permutation(len(rows))[: learner.subbatch]}
-    for chunks in CHUNKS:
-        config = SelectionConfig(filter_ratio=learner.filter_ratio, chunks=chunks)
+    for chunks in (count for count in CHUNKS if count <= learner.subbatch):
+        config = dataclasses.replace(learner.selection, chunks=chunks)
         picks = select(jax.random.key(number), ours.rows(rows), guide.rows(rows), config)
         found[f"{chunks} chunks"] = np.asarray(picks.index)
     picks, before = found["random"], 0
     for sweeps in SWEEPS:
         exchanges = round(sweeps * learner.subbatch)
-        picks, before = gibbs(scores, picks, exchanges - before, rng), exchanges
+        picks, before = gibbs(learner.gain * scores, picks, exchanges - before, rng), exchanges
         found[f"{exchanges} exchanges"] = picks
     return found
 
@@ -82,7 +57,7 @@ def gibbs(scores: np.ndarray, picks: np.ndarray, exchanges: int, rng: np.random.
     just left may enter again. So p(C) ∝ exp(Σ_{i,j ∈ C} S_ij) stays as it is.
 
     Args:
-      scores: S [B, B].
+      scores: gain · S [B, B].
       picks: where the chain begins, [b].
       exchanges: how many.
       rng: of both draws.

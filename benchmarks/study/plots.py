@@ -1,6 +1,5 @@
 """The plots of docs/results.md, as SVG: scores over steps and operations, and sub-batches' learnability by chunks."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,19 +7,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks.study.analysis import curve
+from benchmarks.study.cells import BY_OPERATIONS, BY_STEPS, of_seeds
 from benchmarks.study.claims import found
 from benchmarks.study.corpora import NAMES
-from benchmarks.study.experiments import NOISES, jest, uniform
-from benchmarks.study.runs import Run
-from benchmarks.study.store import RESULTS, Store
+from benchmarks.study.experiments import NOISES, NOISIEST, jest, uniform
+from benchmarks.study.runs import Draws, Run
+from benchmarks.study.store import Store
 
-_SEEDS = (0, 1, 2)
-_LINES: dict[str, tuple[str, dict[str, Any] | None]] = {
-    "uniform": ("#8a8a8a", None),
-    "JEST, f = 0.8": ("#1f5fa8", {}),
-    "JEST, f = 0.9": ("#7a3ea1", {"filter_ratio": 0.9}),
-    "Flexi-JEST, f = 0.8": ("#c2691f", {"flexi": True}),
-}
+_UNIFORM = "#8a8a8a"
+_COLOURS = ("#1f5fa8", "#7a3ea1", "#c2691f", "#2a7d4f")
 
 
 def draw_all(directory: Path, records: Store) -> None:
@@ -31,40 +26,46 @@ def draw_all(directory: Path, records: Store) -> None:
     mpl.rcParams |= {"svg.hashsalt": "superbatch", "svg.fonttype": "none", "font.size": 9}
     for corpus in NAMES:
         _curves(directory / f"results-curves-{corpus}.svg", corpus, records)
-        drawn = RESULTS / "gibbs" / f"{corpus}.json"
-        if drawn.exists():
-            _gibbs(directory / f"results-gibbs-{corpus}.svg", json.loads(drawn.read_text()))
+        drawn = found(records, [Draws(learner=learner) for learner in of_seeds(jest, corpus, NOISIEST)])
+        if drawn is not None:
+            _gibbs(directory / f"results-gibbs-{corpus}.svg", drawn)
 
 
 def _curves(path: Path, corpus: str, records: Store) -> None:
+    """Above, scores over steps, of learners that have as many; below, over operations, of those that have as many."""
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(2, len(NOISES), figsize=(9, 5.6), layout="constrained", sharey="col")
+    figure, axes = plt.subplots(2, len(NOISES), figsize=(9, 5.8), layout="constrained", sharey="col")
     for column, noise in enumerate(NOISES):
-        for name, (colour, changes) in _LINES.items():
-            runs: Sequence[Run] = [
-                uniform(corpus, noise, seed) if changes is None else jest(corpus, noise, seed, **changes)
-                for seed in _SEEDS
-            ]
-            listed = found(records, runs)
-            if listed is None:
-                continue
-            curves = [curve(record) for record in listed]
-            scores = 100 * np.stack([c.score for c in curves])
-            mean, error = scores.mean(0), scores.std(0, ddof=1) / len(scores) ** 0.5
-            for row, x in enumerate((curves[0].steps, curves[0].steps * curves[0].operations)):
-                axis = axes[row, column]
-                axis.plot(x, mean, color=colour, label=name, lw=1.4, ls="--" if changes is None else "-")
-                axis.fill_between(x, mean - error, mean + error, color=colour, alpha=0.2, lw=0)
-        axes[0, column].set(title=f"{noise:.0%} mismatched", xscale="log", xlabel="steps")
-        axes[1, column].set(xscale="log", xlabel="floating-point operations")
-        for row in (0, 1):
-            axes[row, column].grid(alpha=0.3)
-    for row in (0, 1):
-        axes[row, 0].set_ylabel("mean recall, %")
-    axes[0, 0].legend(frameon=False)
+        for row, variants in enumerate((BY_STEPS, BY_OPERATIONS)):
+            axis = axes[row, column]
+            base = of_seeds(uniform, corpus, noise)
+            _line(axis, records, base, "uniform", _UNIFORM, by_operations=bool(row))
+            for (name, changes), colour in zip(variants.items(), _COLOURS, strict=False):
+                runs = of_seeds(jest, corpus, noise, **changes)
+                _line(axis, records, runs, name, colour, by_operations=bool(row))
+            axis.set(xscale="log", xlabel="floating-point operations" if row else "steps")
+            axis.grid(alpha=0.3)
+            if column == 0:
+                axis.set_ylabel("mean recall, %")
+            if axis.get_legend_handles_labels()[0] and column == len(NOISES) - 1:
+                axis.legend(frameon=False, fontsize=7)
+        axes[0, column].set_title(f"{noise:.0%} mismatched")
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
+
+
+def _line(axis: Any, records: Store, runs: Sequence[Run], name: str, colour: str, *, by_operations: bool) -> None:
+    """The mean over the seeds, and a band of one standard error on both sides; nothing if a run is missing."""
+    listed = found(records, runs)
+    if listed is None:
+        return
+    curves = [curve(record) for record in listed]
+    scores = 100 * np.stack([c.score for c in curves])
+    mean, error = scores.mean(0), scores.std(0, ddof=1) / len(scores) ** 0.5
+    x = curves[0].steps * (float(curves[0].operations) if by_operations else 1)
+    axis.plot(x, mean, color=colour, label=name, lw=1.4, ls="--" if name == "uniform" else "-")
+    axis.fill_between(x, mean - error, mean + error, color=colour, alpha=0.2, lw=0)
 
 
 def _gibbs(path: Path, comparisons: list[dict[str, Any]]) -> None:

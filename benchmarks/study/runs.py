@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from benchmarks.study import variants
+from benchmarks.study import corpora, variants
 from schemas.identity import canonical_json
 from trainer import presets
 from trainer.selection import Criterion, SelectionConfig
@@ -21,8 +21,12 @@ COARSE_PATCH = 32
 LEARNING_RATE = {"openmoji": 1e-3, "flickr8k": 2e-3}
 REFERENCE_LEARNING_RATE = 2e-3
 WARMUP_STEPS = 20
-# Steps of a uniform learner on a corpus. Every other learner has as many operations, and so fewer steps.
-UNIFORM_STEPS = {"openmoji": 1000, "flickr8k": 1500}
+WEIGHT_DECAY = 1e-4
+CLIP_NORM = 1.0
+BLOCK = 16  # rows that are read together
+# Steps of a uniform learner on a corpus. Every other learner has as many operations, and so fewer steps, unless it says
+# otherwise.
+UNIFORM_STEPS = {"openmoji": 1000, "flickr8k": 1000}
 BATCH_SIZE = {"openmoji": 64, "flickr8k": 128}
 DOWNSTREAM_STEPS = {"openmoji": 400, "flickr8k": 600}
 REFERENCE_STEPS = 600
@@ -69,6 +73,7 @@ class Learner:
     flexi: bool = False
     batch_size: int = 0  # 0: the corpus's own
     learning_rate: float = 0.0  # 0: the corpus's own
+    as_many_steps: bool = False  # as the uniform learner, and its schedule; else as many operations
     variant: str = ""  # of the draw: one of benchmarks.study.variants, or the product's own
     reference: Reference | None = None  # of the same seed, on all clean pictures, if not given
 
@@ -131,13 +136,37 @@ class Downstream:
     @property
     def needs(self) -> "tuple[Run, ...]":
         """The runs whose artifacts this one reads."""
-        return {"curated": (self.learner,), "control": (), "top_reference": (self.learner.guide,)}[self.subset]
+        return (self.learner.guide, self.learner)  # every subset has as many rows as the curated one
 
 
-Run = Reference | Learner | Downstream
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """Sub-batches that a finished learner would pick, drawn in several ways and compared (`benchmarks.study.gibbs`)."""
 
-# Fields that were added when there were records already. At these values a run is what it was without them.
-_ADDED = {"variant": ""}
+    learner: Learner
+
+    @property
+    def corpus(self) -> str:
+        """Of the pool."""
+        return self.learner.corpus
+
+    @property
+    def noise(self) -> float:
+        """Of the pool."""
+        return self.learner.noise
+
+    @property
+    def seed(self) -> int:
+        """The learner's."""
+        return self.learner.seed
+
+    @property
+    def needs(self) -> "tuple[Run, ...]":
+        """The runs whose artifacts this one reads."""
+        return (self.learner.guide, self.learner)
+
+
+Run = Reference | Learner | Downstream | Draws
 
 
 def identity(run: Run) -> dict[str, Any]:
@@ -146,9 +175,9 @@ def identity(run: Run) -> dict[str, Any]:
     def plain(value: Any) -> Any:
         return identity(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
 
-    fields = {f.name: plain(getattr(run, f.name)) for f in dataclasses.fields(run)}
-    fields = {name: value for name, value in fields.items() if name not in _ADDED or value != _ADDED[name]}
-    return {"kind": type(run).__name__.lower()} | fields
+    return {"kind": type(run).__name__.lower()} | {
+        f.name: plain(getattr(run, f.name)) for f in dataclasses.fields(run)
+    }  # fmt: skip
 
 
 def label(run: Run) -> str:
@@ -163,10 +192,16 @@ def label(run: Run) -> str:
 
 def name_of(run: Run) -> str:
     """A name for files: of its kind, and of a digest of everything that decides it, the recipe included."""
-    recipe = {
-        "towers": dataclasses.asdict(TOWERS), "coarse": COARSE_PATCH, "warmup": WARMUP_STEPS, "uniform": UNIFORM_STEPS,
-        "batch": BATCH_SIZE, "downstream": DOWNSTREAM_STEPS, "reference": REFERENCE_BATCH,
-        "rate": LEARNING_RATE, "reference_rate": REFERENCE_LEARNING_RATE,
-    }  # fmt: skip
-    digest = hashlib.sha256(canonical_json({"run": identity(run), "recipe": recipe})).hexdigest()
+    digest = hashlib.sha256(canonical_json({"run": identity(run), "recipe": _recipe()})).hexdigest()
     return f"{type(run).__name__.lower()}-{run.corpus}-{digest[:12]}"
+
+
+def _recipe() -> dict[str, Any]:
+    """What is the same for all runs: with another recipe they are other runs."""
+    return {
+        "towers": dataclasses.asdict(TOWERS), "coarse": COARSE_PATCH, "warmup": WARMUP_STEPS, "uniform": UNIFORM_STEPS,
+        "batch": BATCH_SIZE, "downstream": DOWNSTREAM_STEPS, "reference": REFERENCE_BATCH, "rate": LEARNING_RATE,
+        "reference_rate": REFERENCE_LEARNING_RATE, "weight_decay": WEIGHT_DECAY, "clip_norm": CLIP_NORM, "block": BLOCK,
+        "pixels": corpora.PIXELS, "length": corpora.TEXT_LENGTH, "vocabulary": corpora.VOCABULARY,
+        "order": corpora.ORDER, "captions": corpora.EVALUATED_CAPTIONS,
+    }  # fmt: skip

@@ -4,9 +4,11 @@ Enters: runs, and the store of records. Leaves: a record of every run; one that 
 another needs its artifact and the scratch folder has lost it. May be stopped at any time.
 """
 
+import fcntl
 import logging
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -15,6 +17,7 @@ from typing import Any
 
 from benchmarks.study.runs import Run, label, name_of
 from benchmarks.study.store import Store
+from schemas.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +37,11 @@ def with_needs(asked: Iterable[Run]) -> list[Run]:
 
 
 def missing(runs: Sequence[Run], store: Store, scratch: Path) -> list[Run]:
-    """Those without a record, and those that one of them needs and whose artifact is gone; in the same order."""
+    """The runs that are to be carried out, in the same order.
+
+    These are the ones without a record, the ones that one of them needs and whose artifact is gone, and the ones that
+    were made of another run's artifact as it is no more: a repeated run need not give the same parameters elsewhere.
+    """
     wanted: set[str] = set()
 
     def want(run: Run) -> None:
@@ -44,9 +51,14 @@ def missing(runs: Sequence[Run], store: Store, scratch: Path) -> list[Run]:
                 want(needed)
 
     for run in runs:
-        if run not in store:
+        if run not in store or any(needed not in store for needed in run.needs) or _outdated(run, store):
             want(run)
     return [run for run in runs if name_of(run) in wanted]
+
+
+def _outdated(run: Run, store: Store) -> bool:
+    made_of = store[run]["parents"]
+    return any(store[needed]["fingerprints"]["parameters"] != made_of[name_of(needed)] for needed in run.needs)
 
 
 def carry_out(todo: Sequence[Run], store: Store, data: Path | None, scratch: Path, workers: int) -> None:
@@ -59,13 +71,24 @@ def carry_out(todo: Sequence[Run], store: Store, data: Path | None, scratch: Pat
       scratch: for artifacts, and XLA's compiled programs.
       workers: runs at a time, on one core each; 0 is one for every core, or one where there is an accelerator.
     """
+    scratch.mkdir(parents=True, exist_ok=True)
+    with (scratch / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"another study is at work in {scratch}: wait, or name another --scratch") from None
+        _carry_out(todo, store, data, scratch, workers)
+
+
+def _carry_out(todo: Sequence[Run], store: Store, data: Path | None, scratch: Path, workers: int) -> None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(scratch.absolute() / "xla"))
     workers = workers or _workers()
     if workers > 1:
-        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        one_thread = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {one_thread}".strip()
     begin, done, waiting = time.monotonic(), 0, list(todo)
     unfinished = {name_of(run) for run in todo}
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent) as pool:
         under_way: dict[Future[dict[str, Any]], Run] = {}
         while waiting or under_way:
             for run in list(waiting):
@@ -87,8 +110,20 @@ def carry_out(todo: Sequence[Run], store: Store, data: Path | None, scratch: Pat
                 )
 
 
+def _end_with_parent() -> None:
+    """Sees to it that a worker does not go on when the study was killed."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _execute(run: Run, data: Path | None, scratch: Path) -> dict[str, Any]:
-    from benchmarks.study import execute  # and with it JAX, after the environment is set
+    from benchmarks.study import execute
 
     return execute.execute(run, data, scratch)
 

@@ -2,37 +2,55 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
-from benchmarks.study import experiments
-from benchmarks.study.analysis import curve
+from benchmarks.study import experiments, schedule
+from benchmarks.study.analysis import Ratio, curve, has_learned
 from benchmarks.study.cells import (
+    BY_OPERATIONS,
+    BY_STEPS,
     LABELS,
     SEEDS,
-    VARIANTS,
     best_and_last,
     matched_share,
     of_seeds,
     percent,
     ratio_of,
+    rows_of_set,
     separation,
     share_of_set,
     signed,
     table,
     times,
 )
-from benchmarks.study.claims import Comparison, best_scores, compare, found, verdict
+from benchmarks.study.claims import compare, found, verdict
 from benchmarks.study.corpora import NAMES
 from benchmarks.study.experiments import NOISES, NOISIEST, jest, uniform
-from benchmarks.study.runs import LEARNING_RATE, Downstream, Learner, Reference
-from benchmarks.study.store import RESULTS, Store
+from benchmarks.study.runs import LEARNING_RATE, Downstream, Draws, Reference
+from benchmarks.study.store import Store
 
 
 def _what_was_run(records: Store) -> str:
-    hours, machines = records.hours(), sorted(records.machines())
-    return f"{len(records)} runs, {hours:.1f} core-hours, on: {'; '.join(machines)}."
+    runs = schedule.with_needs(run for ask in experiments.ALL.values() for name in NAMES for run in ask(name, SEEDS))
+    done = [records[run] for run in runs if run in records]
+    hours, machines = sum(record["seconds"] for record in done) / 3600, sorted({record["machine"] for record in done})
+    missing = len(runs) - len(done)
+    said = f"{len(done)} runs, {hours:.1f} core-hours, on: {'; '.join(machines)}."
+    return said + (f" **{missing} of the study's {len(runs)} runs are missing.**" if missing else "")
 
 
-def _headline(records: Store) -> str:
+def _steps(records: Store) -> str:
+    pictures = [f"![Scores over steps, {LABELS[corpus]}](results-curves-{corpus}.svg)\n" for corpus in NAMES]
+    return "\n".join([_sooner(records, BY_STEPS, "fewer steps", lambda ratio: ratio.steps), *pictures])
+
+
+def _operations(records: Store) -> str:
+    return _sooner(records, BY_OPERATIONS, "fewer operations", lambda ratio: ratio.operations)
+
+
+def _sooner(
+    records: Store, variants: dict[str, dict[str, Any]], head: str, of: Callable[[Ratio], list[float | None]]
+) -> str:
     rows = []
     for corpus in NAMES:
         for noise in reversed(NOISES):
@@ -40,71 +58,52 @@ def _headline(records: Store) -> str:
             if base is None:
                 continue
             curves = [curve(record) for record in base]
-            best = percent([c.best for c in curves])
-            at = f"{sorted(c.best_step for c in curves)[len(curves) // 2]:,}"
-            for name in VARIANTS:
-                sooner = ratio_of(records, corpus, noise, name)
-                if sooner is not None:
-                    rows.append(
-                        [LABELS[corpus], f"{noise:g}", best, at, name, times(sooner.steps_median, sooner.steps),
-                         times(sooner.operations_median, sooner.operations)]
-                    )  # fmt: skip
-    pictures = [f"![Scores over steps, {LABELS[corpus]}](results-curves-{corpus}.svg)\n" for corpus in NAMES]
-    shown = table("corpus | noise | uniform's best score | at step | against it | fewer steps | fewer operations", rows)
-    return "\n".join([shown, *pictures])
+            held = f"{percent([c.held for c in curves])}{'' if all(map(has_learned, base)) else ' †'}"
+            at = ", ".join(f"{c.reaches(c.held):,.0f}" for c in curves)
+            for name, changes in variants.items():
+                ratio, runs = ratio_of(records, corpus, noise, changes), of_seeds(jest, corpus, noise, **changes)
+                if ratio is not None:
+                    score = best_and_last(records, runs)
+                    rows.append([LABELS[corpus], f"{noise:g}", held, at, name, times(of(ratio)), score])
+    return table(f"corpus | noise | uniform's best held score | at step | against it | {head} | its own score", rows)
 
 
 def _criteria(records: Store) -> str:
-    rows, comparisons = [], []
+    rows, comparisons = [], {name: [] for name in experiments.CRITERIA[:3]}
     for corpus in NAMES:
         for noise in reversed(NOISES):
-            runs = {
-                name: of_seeds(uniform, corpus, noise)
-                if name == "uniform"
-                else of_seeds(jest, corpus, noise, criterion=name)
-                for name in experiments.CRITERIA
-            }
+            runs = {"uniform": of_seeds(uniform, corpus, noise)}
+            runs |= {name: of_seeds(jest, corpus, noise, criterion=name) for name in experiments.CRITERIA[1:]}
             rows.append([LABELS[corpus], f"{noise:g}", *(best_and_last(records, listed) for listed in runs.values())])
-            for other in experiments.CRITERIA[:3]:
-                ours, base = best_scores(records, runs["learnability"]), best_scores(records, runs[other])
-                if ours and base:
-                    comparisons.append(Comparison(f"{corpus} {noise} {other}", ours, base))
-    against = {name: [c for c in comparisons if c.what.endswith(name)] for name in experiments.CRITERIA[:3]}
-    words = [f"Learnability against {name.replace('_', ' ')}. {verdict(c)}" for name, c in against.items()]
-    return (
-        table("corpus | noise | uniform | hard learner | easy reference | learnability", rows)
-        + "\n"
-        + "\n\n".join(words)
-    )
+            for other, compared in comparisons.items():
+                compared.append(compare(records, runs["learnability"], runs[other]))
+    words = [f"Learnability against {name.replace('_', ' ')}. {verdict(c)}" for name, c in comparisons.items()]
+    shown = table("corpus | noise | uniform | hard learner | easy reference | learnability", rows)
+    return "\n\n".join([shown, *words])
 
 
 def _joint(records: Store) -> str:
     rows, comparisons = [], []
     for corpus in NAMES:
-        settings = [(f"f = {ratio_:g}", {"filter_ratio": ratio_}) for ratio_ in experiments.RATIOS]
-        settings += [(f"f = 0.8, b = {size}", {"batch_size": size}) for size in experiments.subbatches(corpus)]
-        for name, changes in settings:
-            listed = [of_seeds(jest, corpus, NOISIEST, joint=together, **changes) for together in (True, False)]
-            shown = [best_and_last(records, runs) for runs in listed]
-            picked = [matched_share(records, runs) for runs in listed]
-            rows.append([LABELS[corpus], name, *shown, *picked])
-            ours, base = (best_scores(records, runs) for runs in listed)
-            if ours and base:
-                comparisons.append(Comparison(f"{corpus} {name}", ours, base))
+        settings: dict[str, dict[str, Any]] = {f"f = {f:g}": {"filter_ratio": f} for f in experiments.RATIOS}
+        settings |= {f"f = 0.8, b = {size}": {"batch_size": size} for size in experiments.subbatches(corpus)}
+        for name, changes in settings.items():
+            both = [of_seeds(jest, corpus, NOISIEST, joint=together, **changes) for together in (True, False)]
+            picked = [matched_share(records, runs) for runs in both]
+            rows.append([LABELS[corpus], name, *(best_and_last(records, runs) for runs in both), *picked])
+            comparisons.append(compare(records, *both))
     shown = table("corpus | setting | joint | independent | matched picks, joint | independent", rows)
     return f"{shown}\n{verdict(comparisons)}"
 
 
 def _chunks(records: Store) -> str:
-    rows = []
+    rows, pictures = [], []
     for corpus in NAMES:
         listed = [of_seeds(jest, corpus, NOISIEST, chunks=count) for count in experiments.CHUNKS]
         rows.append([LABELS[corpus], *(best_and_last(records, runs) for runs in listed)])
-    pictures = [
-        f"![Learnability by chunks, and by Gibbs sampling, {LABELS[corpus]}](results-gibbs-{corpus}.svg)\n"
-        for corpus in NAMES
-        if (RESULTS / "gibbs" / f"{corpus}.json").exists()
-    ]
+        if found(records, [Draws(learner=learner) for learner in of_seeds(jest, corpus, NOISIEST)]):
+            words = f"Learnability by chunks, and by Gibbs sampling, {LABELS[corpus]}"
+            pictures.append(f"![{words}](results-gibbs-{corpus}.svg)\n")
     return "\n".join([table("corpus | 1 chunk | 4 chunks | 16 chunks", rows), *pictures])
 
 
@@ -112,24 +111,13 @@ def _flexi(records: Store) -> str:
     rows, comparisons = [], []
     for corpus in NAMES:
         for noise in reversed(NOISES):
-            for ratio_ in experiments.RATIOS[1:]:
-                changes = {} if ratio_ == 0.8 else {"filter_ratio": ratio_}
-                fine, coarse = (of_seeds(jest, corpus, noise, **changes, **more) for more in ({}, {"flexi": True}))
-                rows.append(
-                    [
-                        LABELS[corpus],
-                        f"{noise:g}",
-                        f"{ratio_:g}",
-                        *(best_and_last(records, r) for r in (fine, coarse)),
-                    ]
-                )
-                ours, base = best_scores(records, coarse), best_scores(records, fine)
-                if ours and base:
-                    comparisons.append(Comparison(f"{corpus} {noise} {ratio_}", ours, base))
-    return (
-        table("corpus | noise | f | JEST | Flexi-JEST", rows)
-        + f"\nFlexi-JEST against JEST at equal operations. {verdict(comparisons)}"
-    )
+            for f in experiments.RATIOS[1:]:
+                fine, coarse = (of_seeds(jest, corpus, noise, filter_ratio=f, **more) for more in ({}, {"flexi": True}))
+                shown = [best_and_last(records, runs) for runs in (fine, coarse)]
+                rows.append([LABELS[corpus], f"{noise:g}", f"{f:g}", *shown])
+                comparisons.append(compare(records, coarse, fine))
+    shown = table("corpus | noise | f | JEST | Flexi-JEST", rows)
+    return f"{shown}\nFlexi-JEST against JEST at equal operations. {verdict(comparisons)}"
 
 
 def _references(records: Store) -> str:
@@ -137,55 +125,42 @@ def _references(records: Store) -> str:
     for corpus in NAMES:
         for pictures in experiments.PICTURES:
             firsts = [Reference(corpus=corpus, seed=seed, pictures=pictures) for seed in SEEDS]
-            learners: list[Learner] = [
-                jest(corpus, NOISIEST, seed, **experiments.given(first))
-                for seed, first in zip(SEEDS, firsts, strict=True)
-            ]
+            learners = [jest(corpus, NOISIEST, first.seed, **experiments.given(first)) for first in firsts]
             seconds = [
-                jest(corpus, NOISIEST, seed, reference=experiments.bootstrapped(learner))
-                for seed, learner in zip(SEEDS, learners, strict=True)
+                jest(corpus, NOISIEST, learner.seed, reference=experiments.bootstrapped(learner))
+                for learner in learners
             ]
             rows.append(
                 [LABELS[corpus], str(pictures), best_and_last(records, firsts), separation(records, learners),
-                 best_and_last(records, learners), separation(records, seconds), best_and_last(records, seconds)]
+                 best_and_last(records, learners), separation(records, seconds, "separation_before"),
+                 separation(records, seconds), best_and_last(records, seconds)]
             )  # fmt: skip
-            ours, base = best_scores(records, seconds), best_scores(records, learners)
-            if ours and base:
-                comparisons.append(Comparison(f"{corpus} {pictures}", ours, base))
+            comparisons.append(compare(records, seconds, learners))
     shown = table(
-        "corpus | clean pictures | the reference alone | its separation | JEST with it | separation, bootstrapped "
-        "| JEST with the bootstrapped", rows
+        "corpus | clean pictures | the reference alone | its separation | JEST with it | its separation, unseen rows "
+        "| the bootstrapped one's | JEST with that", rows
     )  # fmt: skip
     return f"{shown}\nA learner with the bootstrapped reference against one with the first. {verdict(comparisons)}"
 
 
 def _distillation(records: Store) -> str:
-    rows, comparisons = [], []
+    rows, comparisons = [], {"control": [], "top_reference": []}
     for corpus in NAMES:
+        learners = of_seeds(jest, corpus, NOISIEST)
         for budget in experiments.BUDGETS:
-            by_subset = {
-                subset: [
-                    Downstream(learner=jest(corpus, NOISIEST, seed), subset=subset, budget=budget, seed=seed)
-                    for seed in SEEDS
-                ]
+            runs = {
+                subset: [Downstream(learner=one, subset=subset, budget=budget, seed=one.seed) for one in learners]
                 for subset in experiments.SUBSETS
             }
-            scores = {subset: best_scores(records, runs) for subset, runs in by_subset.items()}
-            shares = [share_of_set(records, runs) for runs in by_subset.values()]
-            shown = [best_and_last(records, runs) for runs in by_subset.values()]
-            rows.append([LABELS[corpus], f"{budget:.0%}", *shown, " / ".join(shares)])
-            for other in ("control", "top_reference"):
-                if (ours := scores["curated"]) and (base := scores[other]):
-                    comparisons.append(Comparison(f"{corpus} {budget} {other}", ours, base))
-    words = [
-        f"Curated against {name}. {verdict([c for c in comparisons if c.what.endswith(end)])}"
-        for name, end in (
-            ("the random control", "control"),
-            ("the rows with the highest reference scores", "top_reference"),
-        )
-    ]
-    shown = table("corpus | budget | curated | control | top reference | matched share of the three", rows)
-    return shown + "\n" + "\n\n".join(words)
+            shares = " / ".join(share_of_set(records, listed) for listed in runs.values())
+            scores = [best_and_last(records, listed) for listed in runs.values()]
+            rows.append([LABELS[corpus], f"{budget:.0%}", rows_of_set(records, runs["curated"]), *scores, shares])
+            for other, compared in comparisons.items():
+                compared.append(compare(records, runs["curated"], runs[other]))
+    names = {"control": "the random control", "top_reference": "the rows with the highest reference scores"}
+    words = [f"Curated against {names[other]}. {verdict(compared)}" for other, compared in comparisons.items()]
+    shown = table("corpus | budget | rows | curated | control | top reference | matched share of the three", rows)
+    return "\n\n".join([shown, *words])
 
 
 def _rounds(records: Store) -> str:
@@ -200,10 +175,7 @@ def _rounds(records: Store) -> str:
                  share_of_set(records, downstream), scores[2]]
             )  # fmt: skip
             if number:
-                before = [c[number - 1][2] for c in chains]
-                ours, base = best_scores(records, downstream), best_scores(records, before)
-                if ours and base:
-                    comparisons.append(Comparison(f"{corpus} {number + 1}", ours, base))
+                comparisons.append(compare(records, downstream, [c[number - 1][2] for c in chains]))
     shown = table(
         "corpus | round | its reference | separation | its learner | matched share of its curated set | a model of it",
         rows,
@@ -217,27 +189,38 @@ def _ablations(records: Store) -> str:
         usual = functools.partial(jest, corpus, NOISIEST)
         for name, make in ({"as it is": usual} | experiments.variants(corpus)).items():
             runs = [make(seed) for seed in SEEDS]
-            difference = compare(records, name, make, usual, SEEDS) if make is not usual else []
+            difference = compare(records, runs, [usual(seed) for seed in SEEDS])
             rows.append(
-                [LABELS[corpus], name, best_and_last(records, runs), signed(difference[0]) if difference else "",
+                [LABELS[corpus], name, best_and_last(records, runs),
+                 "" if difference is None or make is usual else signed(difference),
                  matched_share(records, runs), separation(records, runs)]
             )  # fmt: skip
     return table("corpus | change | score | against it as it is | matched picks | separation", rows)
 
 
-def _rates(records: Store) -> str:
-    rows = [
+def _tuning(records: Store) -> str:
+    rates = [
         [LABELS[corpus], f"{LEARNING_RATE[corpus]:g}"]
-        + [best_and_last(records, [run]) for run in experiments.rates(corpus, SEEDS[:1])]
+        + [best_and_last(records, [run]) for run in experiments.rates(corpus)]
         for corpus in NAMES
     ]
+    gains = []
+    for corpus in NAMES:
+        base = found(records, [uniform(corpus, NOISIEST, experiments.TUNING_SEED)])
+        for run in experiments.gains(corpus):
+            ours = found(records, [run])
+            at = None if base is None or ours is None else curve(ours[0]).reaches(curve(base[0]).held)
+            shown = "not run" if ours is None else "never" if at is None else f"{at:.0f}"
+            gains.append([LABELS[corpus], f"{run.gain:g}", shown, best_and_last(records, [run])])
     heads = " | ".join(f"{rate:g}" for rate in experiments.RATES)
-    return table(f"corpus | taken | {heads}", rows)
+    first = table(f"uniform, corpus | rate taken | {heads}", rates)
+    return f"{first}\n{table('JEST, f = 0.9, corpus | gain | steps to the best held by uniform | score', gains)}"
 
 
 SECTIONS: dict[str, Callable[[Store], str]] = {
     "what was run": _what_was_run,
-    "headline": _headline,
+    "steps": _steps,
+    "operations": _operations,
     "criteria": _criteria,
     "joint": _joint,
     "chunks": _chunks,
@@ -246,5 +229,5 @@ SECTIONS: dict[str, Callable[[Store], str]] = {
     "distillation": _distillation,
     "rounds": _rounds,
     "ablations": _ablations,
-    "rates": _rates,
+    "tuning": _tuning,
 }

@@ -30,14 +30,6 @@ class Store:
     def __len__(self) -> int:
         return len(self._records)
 
-    def hours(self) -> float:
-        """How long all runs took, one after the other, each on what it ran on."""
-        return sum(record["seconds"] for record in self._records.values()) / 3600
-
-    def machines(self) -> set[str]:
-        """What they ran on."""
-        return {record["machine"] for record in self._records.values()}
-
     def add(self, run: Run, record: dict[str, Any]) -> None:
         """Keeps a record, and writes the file that it belongs to."""
         file = f"{run.corpus}-{'references' if isinstance(run, Reference) else f'{run.noise:g}'}.json"
@@ -48,6 +40,6 @@ class Store:
             if record["file"] == file
         ]
         self._directory.mkdir(parents=True, exist_ok=True)
-        temporary = self._directory / f".{file}"
+        temporary = self._directory / f".{file}.tmp"
         temporary.write_text("[\n" + ",\n".join(lines) + "\n]\n")
         temporary.replace(self._directory / file)

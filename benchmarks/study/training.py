@@ -17,7 +17,7 @@ from flax import nnx
 
 from benchmarks.study import variants
 from benchmarks.study.corpora import PIXELS, Pairs
-from benchmarks.study.runs import COARSE_PATCH, TOWERS, WARMUP_STEPS, Learner
+from benchmarks.study.runs import BLOCK, CLIP_NORM, COARSE_PATCH, TOWERS, WARMUP_STEPS, WEIGHT_DECAY, Learner
 from trainer import flops
 from trainer.augment import augment
 from trainer.config import Optimisation, Scoring
@@ -28,7 +28,6 @@ from trainer.selection import PairEmbeddings
 from trainer.step import Candidates, Part, Program, TrainState, distill_step, initial_state, learn_step
 from trainer.towers import TwoTowers
 
-BLOCK = 16  # rows
 _EMBED = 256  # rows at a time
 _SCORING = Scoring(batch=160)
 
@@ -125,9 +124,12 @@ def evaluated_steps(steps: int) -> list[int]:
 
 
 def operations(learner: Learner) -> int:
-    """Floating-point operations of one of its steps, by the paper's accounting (`trainer.flops`)."""
+    """Floating-point operations of one of its steps, by the paper's accounting (`trainer.flops`).
+
+    The reference's scores are cached; who goes by them alone does not have to embed the candidates.
+    """
     fine = flops.forward(TOWERS, PIXELS, TOWERS.text_length)
-    if learner.criterion == "uniform":
+    if learner.criterion in ("uniform", "easy_reference"):
         return 3 * fine * learner.subbatch
     coarse = flops.forward(TOWERS, PIXELS, TOWERS.text_length, COARSE_PATCH)
     if not learner.flexi:
@@ -138,10 +140,10 @@ def operations(learner: Learner) -> int:
 
 def train_uniformly(
     pairs: Pairs, evaluation: Pairs, *, vocabulary: int, seed: int, steps: int, batch_size: int,
-    learning_rate: float, augmented: bool = False,
+    learning_rate: float, initial: int, augmented: bool = False,
 ) -> Trained:  # fmt: skip
-    """Trains on all pairs alike."""
-    towers = build(vocabulary, seed)
+    """Trains on all pairs alike; `initial` decides the first parameters, and `seed` everything else."""
+    towers = build(vocabulary, initial)
     program = Program(graph=towers.graph, optimisation=_optimisation(steps, learning_rate))
     blocks = Blocks(len(pairs), BLOCK, batch_size // BLOCK, seed, rotate=True)
 
@@ -242,6 +244,6 @@ def _run(
 @functools.cache
 def _optimisation(steps: int, learning_rate: float) -> Optimisation:
     return Optimisation(
-        loss="sigmoid", steps=steps, learning_rate=learning_rate, warmup_steps=WARMUP_STEPS, weight_decay=1e-4,
-        clip_norm=1.0,
+        loss="sigmoid", steps=steps, learning_rate=learning_rate, warmup_steps=WARMUP_STEPS,
+        weight_decay=WEIGHT_DECAY, clip_norm=CLIP_NORM,
     )  # fmt: skip

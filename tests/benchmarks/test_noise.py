@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 
-from benchmarks.noise import Noise, Pair, Truth, corrupt, write_folder, write_truth
+from benchmarks.noise import Noise, Pair, Truth, corrupt, disjoint, write_folder, write_truth
 from schemas.identity import example_uid
 from tests.conftest import picture
 
@@ -45,3 +45,8 @@ def test_the_truth_is_kept_apart(tmp_path):
     uids = Counter(example_uid((tmp_path / "pool" / line["file_name"]).read_bytes(), line["text"]) for line in lines)
     assert set(truth) <= set(uids)
     assert sum(n for uid, n in uids.items() if uid not in truth) == 6
+
+
+def test_no_picture_is_in_two_parts():
+    parts = disjoint({"evaluation": PAIRS[:3], "seed": [PAIRS[2], *PAIRS[3:5]], "pool": [*PAIRS[4:6], PAIRS[0]]})
+    assert parts == {"evaluation": PAIRS[:3], "seed": PAIRS[3:5], "pool": PAIRS[5:6]}

@@ -1,6 +1,7 @@
 """The study: equal runs are one run, needed ones come first, and its page says what its records say."""
 
 import dataclasses
+import fcntl
 import itertools
 import json
 
@@ -8,22 +9,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmarks.study import corpora, execute, experiments, gibbs, page, runs, schedule, training, variants
-from benchmarks.study.analysis import Curve, Ratio, ratio
+from benchmarks.study.analysis import Curve, Ratio, curve, has_learned, median, ratio
 from benchmarks.study.claims import Comparison, verdict
 from benchmarks.study.experiments import jest, uniform
-from benchmarks.study.runs import Downstream, Learner, Reference, identity, label, name_of
+from benchmarks.study.runs import Downstream, Draws, Learner, Reference, identity, label, name_of
 from benchmarks.study.store import Store
 from schemas.errors import ConfigError
 from trainer.selection import PairEmbeddings, SelectionConfig, select
 
 
-def record(scores: list[float], operations: int = 10, steps: list[int] | None = None) -> dict:
+def record(scores: list[float], operations: int = 10, steps: list[int] | None = None, parents: tuple = ()) -> dict:
     steps = steps or [10 * (k + 1) for k in range(len(scores))]
     columns = ["step", "loss", *execute.RECALLS]
     curve = [[step, 0.0, *[score] * 6] for step, score in zip(steps, scores, strict=True)]
-    return {"columns": columns, "curve": curve, "operations_per_step": operations, "seconds": 1.0, "machine": "m"}
+    return {
+        "columns": columns, "curve": curve, "operations_per_step": operations, "seconds": 1.0, "machine": "m",
+        "fingerprints": {"parameters": f"made of {scores}"},
+        "parents": {name_of(run): f"made of {of}" for run, of in parents},
+    }  # fmt: skip
 
 
 # --- Runs -------------------------------------------------------------------------------------------------------------
@@ -32,17 +39,17 @@ def record(scores: list[float], operations: int = 10, steps: list[int] | None = 
 def test_equal_runs_are_one_run_and_any_change_makes_another(monkeypatch):
     learner = jest("openmoji", 0.8, 1)
     assert name_of(jest("openmoji", 0.8, 1, filter_ratio=0.8)) == name_of(learner)
-    said = json.loads(json.dumps(identity(learner)))
-    assert said | runs._ADDED == {"kind": "learner"} | dataclasses.asdict(learner)
+    assert json.loads(json.dumps(identity(learner))) == {"kind": "learner"} | dataclasses.asdict(learner)
     others = [
         dataclasses.replace(learner, **change)
         for change in (
             {"corpus": "flickr8k"}, {"noise": 0.4}, {"seed": 2}, {"criterion": "uniform"}, {"filter_ratio": 0.9},
             {"chunks": 4}, {"joint": False}, {"gain": 2.0}, {"flexi": True}, {"batch_size": 32},
             {"learning_rate": 0.1}, {"reference": Reference(corpus="openmoji", seed=1, pictures=250)},
+            {"variant": "mixed"}, {"as_many_steps": True},
         )
     ]  # fmt: skip
-    assert len({name_of(run) for run in [learner, *others]}) == 13
+    assert len({name_of(run) for run in [learner, *others]}) == len(others) + 1 == 15
     before = name_of(learner)
     monkeypatch.setattr(runs, "WARMUP_STEPS", 21)
     assert name_of(learner) != before
@@ -67,36 +74,54 @@ def test_needed_runs_come_first_and_once():
 
 @pytest.mark.parametrize("question", experiments.ALL)
 def test_every_question_has_runs_of_all_seeds_and_each_fits_its_super_batch(question):
-    seeds = range(1) if question == "rates" else range(2)
-    listed = list(experiments.ALL[question]("flickr8k", seeds))
-    assert {run.seed for run in listed} == set(seeds)
+    listed = list(experiments.ALL[question]("flickr8k", (1, 2)))
+    assert {run.seed for run in listed} == ({0} if question == "tuning" else {1, 2})
     for run in listed:
         if isinstance(run, Learner) and run.criterion != "uniform":
             assert run.selection.subbatch_size(run.superbatch) == run.subbatch
             assert run.superbatch % training.BLOCK == 0
 
 
-def test_a_run_is_repeated_only_if_its_artifact_is_needed_and_gone(tmp_path):
+def test_a_run_is_repeated_only_if_its_artifact_is_needed_and_gone_or_what_it_was_made_of_has_changed(tmp_path):
     learner = jest("openmoji", 0.8, 0)
     second = Downstream(learner=learner, subset="curated", budget=0.1, seed=0)
     listed, store = schedule.with_needs([second]), Store(tmp_path)
     assert schedule.missing(listed, store, tmp_path) == listed == [learner.guide, learner, second]
-    for run in (learner.guide, learner):
-        store.add(run, record([0.1]))
+    store.add(learner.guide, record([0.1]))
+    store.add(learner, record([0.2], parents=((learner.guide, [0.1]),)))
     assert schedule.missing(listed, store, tmp_path) == listed  # nothing lies in the scratch folder
-    execute.artifact(tmp_path, learner).touch()
+    for run in (learner.guide, learner):
+        execute.artifact(tmp_path, run).touch()
     assert schedule.missing(listed, store, tmp_path) == [second]
-    store.add(second, record([0.1]))
+    store.add(second, record([0.3], parents=((learner.guide, [0.1]), (learner, [0.2]))))
     assert schedule.missing(listed, Store(tmp_path), tmp_path) == []
+    store.add(learner, record([0.25], parents=((learner.guide, [0.1]),)))
+    assert schedule.missing(listed, Store(tmp_path), tmp_path) == [second]
+
+
+def test_what_a_killed_write_left_is_not_read(tmp_path):
+    store = Store(tmp_path)
+    store.add(jest("openmoji", 0.8, 1), record([0.1]))
+    (tmp_path / ".openmoji-0.8.json.tmp").write_text("[\n{")
+    assert len(Store(tmp_path)) == 1
+
+
+def test_two_studies_do_not_share_a_scratch_folder(tmp_path):
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another study is at work in"):
+            schedule.carry_out([], Store(tmp_path), None, tmp_path, 1)
 
 
 def test_all_learners_cost_what_the_uniform_one_does():
     base = uniform("flickr8k", 0.8, 0)
     total = execute.steps_of(base) * training.operations(base)
     assert execute.steps_of(base) == runs.UNIFORM_STEPS["flickr8k"]
+    assert execute.steps_of(jest("flickr8k", 0.8, 0, as_many_steps=True)) == runs.UNIFORM_STEPS["flickr8k"]
     for changes in ({}, {"filter_ratio": 0.9}, {"flexi": True}, {"batch_size": 64}):
         learner = jest("flickr8k", 0.8, 0, **changes)
         assert abs(execute.steps_of(learner) * training.operations(learner) - total) <= training.operations(learner)
+    assert execute.steps_of(jest("flickr8k", 0.8, 0, criterion="easy_reference")) == execute.steps_of(base)
     assert training.operations(jest("flickr8k", 0.8, 0)) * 3 == training.operations(base) * 8  # (F · 5 + 3F) / 3F
 
 
@@ -118,23 +143,40 @@ def test_a_level_is_reached_where_the_score_passes_it_for_good(scores, reached):
     assert curve.reaches(0.15) == (reached and pytest.approx(reached))
 
 
-def test_the_ratio_is_to_the_best_and_not_to_the_last():
-    base, ours = record([0.1, 0.3, 0.5, 0.2], operations=10), record([0.5, 0.6], operations=40, steps=[3, 6])
+def test_the_ratio_is_to_the_best_that_is_held_and_not_to_the_last():
+    base, ours = record([0.1, 0.6, 0.5, 0.2], operations=10), record([0.5, 0.6], operations=40, steps=[3, 6])
     never = record([0.1, 0.2], operations=40, steps=[3, 6])
+    assert curve(base).held == 0.5
+    assert curve(base).best == pytest.approx(0.6)
     found = ratio([base, base, base], [ours, never, ours])
-    assert found == Ratio([10.0, None, 10.0], [2.5, None, 2.5])
-    assert (found.steps_median, found.operations_median) == (10.0, 2.5)
-    assert ratio([base, base, base], [never, never, ours]).steps_median is None
+    assert found.steps == [pytest.approx(6.0), None, pytest.approx(6.0)]  # between steps 10 and 20, at 18
+    assert found.operations == [pytest.approx(1.5), None, pytest.approx(1.5)]
+    assert (median(found.steps), median([None, None, 2.0])) == (pytest.approx(6.0), None)
 
 
-def test_a_claim_holds_partly_if_some_comparisons_do():
-    better = Comparison("a", [2.0, 2.1, 2.2], [1.0, 1.0, 1.0])
-    same = Comparison("b", [1.0, 2.0, 3.0], [2.0, 2.0, 2.0])
-    worse = Comparison("c", [0.0, 0.1, 0.0], [1.0, 1.0, 1.0])
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=9))
+def test_a_run_is_as_soon_as_itself(scores):
+    assert ratio([record(scores)], [record(scores)]) == Ratio([1.0], [1.0])
+
+
+def test_a_run_has_learned_if_it_leaves_what_its_first_evaluations_swing_by():
+    first = [0.009, 0.010, 0.011, 0.010]
+    assert not has_learned(record([*first, 0.012, 0.0130]))
+    assert not has_learned(record([*first, 0.03, 0.01, 0.01]))  # a single lucky one
+    assert has_learned(record([*first, 0.012, 0.0140, 0.0145]))
+
+
+def test_a_claim_holds_partly_if_more_comparisons_hold_than_are_reversed():
+    better = Comparison([2.0, 2.1, 2.2], [1.0, 1.0, 1.0])
+    same = Comparison([1.0, 2.0, 3.0], [2.0, 2.0, 2.0])
+    unsure = Comparison([1.0, 1.1, 1.3], [1.0, 1.0, 1.0])  # 1.5 standard errors
+    worse = Comparison([0.0, 0.1, 0.0], [1.0, 1.0, 1.0])
     assert verdict([better, better]) == "**Holds**: better in 2 of 2 comparisons."
-    assert verdict([better, same, worse]) == "**Holds partly**: better in 1 of 3 comparisons, worse in 1."
-    assert verdict([same]) == "**Does not hold here**: better in 0 of 1 comparisons."
-    assert verdict([]) == "**Not run yet.**"
+    assert verdict([better, same]) == "**Holds partly**: better in 1 of 2 comparisons."
+    assert verdict([better, same, worse]) == "**Does not hold here**: better in 1 of 3 comparisons, worse in 1."
+    assert verdict([better, None]) == "**Holds so far**: better in 1 of 1 comparisons; 1 not run."
+    assert verdict([same, unsure]) == "**Does not hold here**: better in 0 of 2 comparisons."
+    assert verdict([None]) == "**Not run yet.**"
 
 
 def test_separation_is_the_chance_that_a_matched_pair_is_better_aligned():
@@ -144,7 +186,11 @@ def test_separation_is_the_chance_that_a_matched_pair_is_better_aligned():
     pairs = corpora.Pairs(*[np.zeros((50, 1))] * 4, matched=matched)
     aligned = (vectors[0] * vectors[1]).sum(1)
     expected = np.mean(aligned[matched][:, None] > aligned[~matched][None])
-    assert execute.separation(training.Embedded(*vectors, 1.0, 0.0), pairs) == pytest.approx(expected)
+    embedded = training.Embedded(*vectors, 1.0, 0.0)
+    assert execute.separation(embedded, pairs) == pytest.approx(expected)
+    rows = np.arange(50) < 30
+    left = np.mean(aligned[matched & rows][:, None] > aligned[~matched & rows][None])
+    assert execute.separation(embedded, pairs, rows) == pytest.approx(left)
 
 
 def drawn(variant, scores, chunks=3, valid=None):
@@ -230,7 +276,8 @@ def test_a_variant_of_the_draw_is_carried_out_too(small, tmp_path):
     learner = jest("openmoji", 0.8, 0, chunks=4, variant="mixed")
     towers = training.build(20, 1)
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(towers.parameters)]
-    execute._save(execute.artifact(tmp_path, learner.guide), leaves, {})
+    arrays = {f"leaf_{k}": leaf for k, leaf in enumerate(leaves)} | {"parameters": "p"}
+    execute._save(execute.artifact(tmp_path, learner.guide), arrays)
     made = execute.execute(learner, None, tmp_path)
     kept, passed = ([row[made["columns"].index(name)] for row in made["curve"]] for name in ("kept", "passed"))
     assert np.mean(kept) > np.mean(passed)
@@ -238,22 +285,35 @@ def test_a_variant_of_the_draw_is_carried_out_too(small, tmp_path):
 
 def test_a_round_of_the_study_counts_its_picks_and_trains_on_them(small, tmp_path):
     learner = jest("openmoji", 0.8, 0, chunks=4)
-    for run in schedule.with_needs([Downstream(learner=learner, subset="curated", budget=0.2, seed=0)]):
+    second = Downstream(learner=learner, subset="curated", budget=0.2, seed=0)
+    made = {}
+    for run in schedule.with_needs([second]):
         made = execute.execute(run, None, tmp_path)
         steps = {Reference: runs.REFERENCE_STEPS, Learner: 4, Downstream: 2}[type(run)]
         assert [row[0] for row in made["curve"]] == sorted({2, steps})
         assert all(len(row) == len(made["columns"]) for row in made["curve"])
         assert json.loads(json.dumps(made)) == made
+        assert list(made["parents"]) == [name_of(needed) for needed in run.needs]
     with np.load(execute.artifact(tmp_path, learner)) as stored:
-        visits, offers = stored["visits"], stored["offers"]
+        visits, offers, conditional = (stored[name] for name in execute.COUNTS)
     assert visits.sum() == 4 * 16
     assert (visits <= offers).all()
     assert 4 * (80 - 12) <= offers.sum() <= 4 * 80  # the last block has 12 rows of filling
     rows = execute.curated_rows(learner, 20, tmp_path)
-    assert len(set(rows.tolist())) == 20
-    assert visits[rows].min() > 0
+    best = sorted(np.flatnonzero(visits), key=lambda row: (-visits[row] / offers[row], -conditional[row]))
+    assert rows.tolist() == best[:20]
     assert made["matched"] == pytest.approx(small.pool.matched[rows].mean())
     assert made["fingerprints"]["pool"] == small.pool.fingerprint
+
+    picked = np.count_nonzero(visits)
+    assert len(execute.curated_rows(learner, 100, tmp_path)) == picked < 100
+    everything = dataclasses.replace(second, subset="control", budget=1.0)
+    assert execute.execute(everything, None, tmp_path)["pairs"] == picked  # as many as the curated set has
+
+    drawn = execute.execute(Draws(learner=learner), None, tmp_path)
+    means = {name: np.mean(values) for name, values in drawn["learnability"].items()}
+    assert means["16 chunks"] > means["random"]
+    assert list(drawn["parents"]) == [name_of(learner.guide), name_of(learner)]
 
 
 # --- The page ---------------------------------------------------------------------------------------------------------
@@ -269,12 +329,16 @@ def test_the_headline_names_seeds_files_and_runs(tmp_path):
     store = Store(tmp_path)
     assert page.headline(store) == []
     for seed in page.SEEDS:
-        store.add(uniform("openmoji", 0.4, seed), record([0.1, 0.2, 0.3, 0.4 + seed / 100]))
+        store.add(uniform("openmoji", 0.4, seed), record([0.1, 0.2, 0.3, 0.4]))
+        store.add(jest("openmoji", 0.4, seed, as_many_steps=True), record([0.5, 0.5], operations=20, steps=[4, 8]))
         for changes in ({"filter_ratio": 0.9}, {"flexi": True}):
-            store.add(jest("openmoji", 0.4, seed, **changes), record([0.5, 0.5], operations=20, steps=[4, 8]))
+            slow = record([0.5, 0.5], operations=20, steps=[8, 9])
+            store.add(jest("openmoji", 0.4, seed, **changes), slow)
     [row] = page.headline(store)
-    assert (row["corpus"], row["noise"], row["seeds"]) == ("openmoji", 0.4, [0, 1, 2])
-    assert (row["steps_ratio"], row["flops_ratio"]) == (10.0, 5.0)
+    assert (row["corpus"], row["noise"], row["seeds"]) == ("openmoji", 0.4, [1, 2, 3])
+    assert (row["steps_ratio"], row["steps_of"]) == (10.0, "JEST, f = 0.8")
+    assert (row["flops_ratio"], row["flops_of"]) == (2.5, "JEST, f = 0.9")
+    assert row["flops_of_seeds"] == {"JEST, f = 0.9": [2.5] * 3, "Flexi-JEST, f = 0.8": [2.5] * 3}
     assert row["result_files"] == ["study/openmoji-0.4.json"]
     assert row["runs"]["uniform"] == [name_of(uniform("openmoji", 0.4, seed)) for seed in page.SEEDS]
 
