@@ -1,7 +1,7 @@
 """Pictures seen a little differently each time: mirrored, and shifted. For a reference that learns from little data.
 
 A model that sees the same thousand pictures for many epochs learns them by heart, and then tells matched captions from
-mismatched ones worse elsewhere (docs/results.md has the measurement). Mirroring and shifting keep what a caption says
+mismatched ones worse elsewhere (docs/results.md, under what was tried). Mirroring and shifting keep what a caption says
 of a picture, but for words such as "left". NumPy alone, on the host, where pictures are decoded.
 """
 
