@@ -123,9 +123,8 @@ def test_what_devices_cannot_share_is_refused_with_the_numbers(miniature, tmp_pa
 def start_pods(job: dict, devices: int) -> list:
     """Starts a Job's pods on this machine, each with its index; the first one's address is here instead."""
     [container] = job["template"]["spec"]["containers"]
-    here = {
+    here = commands.fake_devices(devices // job["completions"]) | {
         "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{commands.free_port()}",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices // job['completions']}",
         # Only the first process fills it. At a restart that one would wait for the others to compile, for 30 s at most.
         "JAX_ENABLE_COMPILATION_CACHE": "false",
     }
