@@ -5,6 +5,7 @@ import json
 import random
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 
 from infra import cli
 from infra.report import accounts, collect, compare, drift, page, pictures, truth
+from infra.report.rows import Survey
 from schemas import manifest as manifests
 from schemas import records, shards
 from schemas.errors import ConfigError
@@ -311,3 +313,42 @@ def test_drift_is_measured_in_bits_beside_chance():
     assert found.drift("curated") > 0.3 > 10 * found.noise["curated"]
     assert found.drift("uniform") < 2 * found.noise["uniform"]
     assert found.counts["pool"].sum() == 4000
+
+
+@pytest.mark.parametrize(
+    ("pool_rows", "rows", "limit", "in_order"),
+    [(1000, 300, 1000, True), (20_000, 913, 1000, True), (4000, 2000, 500, True), (4000, 2000, 500, False)],
+)
+def test_a_random_part_of_the_pool_drifts_beyond_chance_once_in_twenty(pool_rows, rows, limit, in_order):
+    """However much of either was counted, and whether the part is in the pool's order or in one of its own."""
+
+    def survey(order: np.ndarray) -> Survey:
+        seen = order[:limit]
+        return Survey(
+            rows=len(order), uids=[str(row) for row in seen], characters=lengths[seen].tolist(),
+            sides=sides[seen].tolist(), languages=Counter(f"l{value}" for value in languages[seen]),
+            sources=Counter(f"s{value}" for value in sources[seen]),
+        )  # fmt: skip
+
+    beyond = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        lengths, sides = rng.poisson(30, pool_rows), 2 ** rng.uniform(4, 9, pool_rows)
+        languages, sources = rng.geometric(0.4, pool_rows).clip(0, 6), rng.integers(0, 9, pool_rows)
+        part = rng.permutation(pool_rows)[:rows]
+        found = drift.measures(
+            {"pool": survey(np.arange(pool_rows)), "uniform": survey(np.sort(part) if in_order else part)}, {}
+        )
+        beyond += [measure.drift("uniform") > measure.noise["uniform"] for measure in found]
+    assert 1 <= sum(beyond) <= 10  # of 80
+
+
+def test_chance_has_no_share_in_a_dataset_that_is_the_whole_pool():
+    base = np.array([700, 0, 300])
+    assert drift._noise(base, rows=1000, shared=1000, unseen=0) == 0
+    assert drift._noise(base, rows=1000, shared=1000, unseen=10**12) == 0
+    assert drift._noise(base, rows=1000, shared=0, unseen=10**12) == pytest.approx(
+        0.0014, rel=0.3
+    )  # χ²₁: 3.84 / 4n ln 2
+    assert drift._noise(base, rows=50, shared=0, unseen=0) > 0.005  # no part of it
+    assert drift._noise(np.zeros(3, int), rows=5, shared=0, unseen=9) == 0
