@@ -146,7 +146,7 @@ class _Pictures:
         return Grid(title=title, says=says, pictures=shown)
 
     def _origin(self, example: records.Example) -> str:
-        return pictures.shown(rows.origin(example)) if self._several else ""
+        return rows.origin(example) if self._several else ""
 
 
 def _grids(
@@ -240,4 +240,4 @@ def _lineage(found: Layout) -> list[str]:
 def _credit(found: Layout) -> list[str]:
     manifest = found.manifest("curated")
     said = [manifest.config.get(name) for name in ("attribution", "license", "homepage")] if manifest else []
-    return [pictures.shown(str(words)) for words in said if words]
+    return [pictures.shown(str(words), pictures.LONGEST_LINE) for words in said if words]

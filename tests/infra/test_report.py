@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -18,7 +20,7 @@ from infra import cli
 from infra.report import accounts, collect, compare, drift, page, pictures, truth
 from infra.report.rows import Survey
 from schemas import manifest as manifests
-from schemas import records, shards
+from schemas import records, rejections, shards
 from schemas.errors import ConfigError
 from schemas.rejections import Reason
 from tests.conftest import picture, write_folder
@@ -129,6 +131,28 @@ def test_nothing_that_a_dataset_says_becomes_markup(hostile, tmp_path):
     assert "w" * 2001 not in html
     assert "(3,000 more characters)" in html
     assert "truncated image</div>" in html
+
+
+def test_no_text_but_a_caption_is_longer_than_a_name(copied, tmp_path):
+    long = {letter: letter * 30_000 for letter in "hkqvz"}
+
+    def stretch(row: int, example: records.Example) -> records.Example:
+        url = [f"http://{long['h']}/", ""][row % 2]
+        return replace(example, url=url, source=f"{long['k']}@{row}", language=long["q"])
+
+    rewrite(copied / "corpora/pool", stretch)
+    for path in (copied / "corpora/pool/rejections").glob("*.parquet"):
+        rejected = pq.read_table(path).to_pylist()
+        changed = [row | {"source": f"{long['v']}{place}", "detail": long["z"]} for place, row in enumerate(rejected)]
+        pq.write_table(pa.Table.from_pylist(changed, schema=rejections.SCHEMA), path)
+    html = report(str(copied), output=tmp_path / "page.html")
+    assert len(html) < 1e6
+    for letter in long:
+        assert letter * 199 + "…" in html
+        assert letter * 200 not in html
+    again = pictures.shown("\u202e" * 300)
+    assert pictures.shown(again) == again
+    assert len(again) == pictures.LONGEST_NAME
 
 
 @pytest.mark.parametrize("name", ["corpora/pool", "curated", "workdirs/distill/selections"])
