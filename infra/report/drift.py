@@ -9,7 +9,7 @@ beside its noise: what 95 of 100 random parts of the pool of the same size stay 
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,11 +17,10 @@ import numpy as np
 from infra.report.rows import Survey
 
 _BINS = 24
-_CATEGORIES = 8  # beside "other"
+_CATEGORIES = 8  # beside the rest
 _SAMPLES = 200
 _NOISE = 0.95
 _MOST_ROWS = 999_999_999  # that NumPy draws from; more are as good as endless
-OTHER = "other"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +156,15 @@ def _categories(name: str, unit: str, counters: Mapping[str, Counter[str]], samp
         dataset: np.array([counter[value] for value in shown] + [sum(counter[v] for v in rest)] * bool(rest))
         for dataset, counter in counters.items()
     }
-    return _measure(name, unit, shown + [OTHER] * bool(rest), None, counts, samples)
+    return _measure(name, unit, shown + [_rest(largest)] * bool(rest), None, counts, samples)
+
+
+def _rest(values: Container[str]) -> str:
+    """What the rest is called: a name that none of the values has, whatever a dataset calls its own."""
+    label = "all others"
+    while label in values:
+        label = f"all {label}"
+    return label
 
 
 def _measure(

@@ -339,6 +339,17 @@ def test_drift_is_measured_in_bits_beside_chance():
     assert found.counts["pool"].sum() == 4000
 
 
+@pytest.mark.parametrize("value", ["other", "all others"])
+def test_the_rest_of_the_sources_has_a_name_of_its_own(value):
+    """So that in a chart it is never one with a source."""
+    sources = Counter({value: 40} | {f"host {place}": 9 - place // 4 for place in range(12)})
+    found = drift._categories("source", "source", {"pool": sources}, drift.ALL_SHARED)
+    assert len(set(found.labels)) == len(found.labels) == 9
+    assert (found.labels[0], found.counts["pool"][0]) == (value, 40)
+    assert found.labels[-1] not in sources
+    assert found.counts["pool"][-1] == sources.total() - found.counts["pool"][:-1].sum() > 0
+
+
 @pytest.mark.parametrize(
     ("pool_rows", "rows", "limit", "in_order"),
     [(1000, 300, 1000, True), (20_000, 913, 1000, True), (4000, 2000, 500, True), (4000, 2000, 500, False)],
