@@ -79,7 +79,7 @@ def collect(directory: str, truth_file: str | None, limits: Limits) -> Round:
       ConfigError: the truth's file is missing, or is none.
     """
     found = layout.find(directory)
-    known = truth.read(truth_file, found.directory, found.directory.rpartition("/")[0])
+    known = truth.read(truth_file, found.directory, found.output)
     surveys = rows.survey(found, limits.rows, known)
     inside = _members(found, surveys)
     scores = rows.reference_scores(found, surveys["pool"].seen) if "pool" in surveys else None

@@ -35,7 +35,7 @@ class ReportConfig:
     comparison.html in the first one's)"""
     truth: str | None = None
     """JSON file {uid: "matched", "mismatched" or "boilerplate"} to score with; if not given, sources/truth.json in the
-    round's directory, where there is one. No stage reads it"""
+    round's directory, or above round-2 and so on, where there is one. No stage reads it"""
     thumbnails: int = 18
     """pictures in a grid, at most; a page has about twenty grids"""
     rows: int = 50_000

@@ -59,6 +59,8 @@ class Layout:
     """A round's artifacts by role, in the order of its stages."""
 
     directory: str
+    output: str
+    """that the round's file named: the directory itself, or the one above round-2 and so on"""
     number: int
     """of the round, from 1"""
     others: list[str]
@@ -122,7 +124,7 @@ def find(directory: str) -> Layout:
             "one. Give the `output` of the file that `superbatch round` ran, or round-2 and so on below it"
         )
     return Layout(
-        directory=directory, number=number, artifacts=artifacts, seeds=seeds,
+        directory=directory, output=output, number=number, artifacts=artifacts, seeds=seeds,
         others=[] if found else _later(directory),
     )  # fmt: skip
 

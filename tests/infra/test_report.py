@@ -203,6 +203,18 @@ def test_the_truth_scores_where_it_is_known_and_is_said_to_be_unseen(miniature, 
     assert "Wrong pairs" not in page.render(collect.collect(str(miniature), None, LIMITS))
 
 
+def test_a_truth_is_looked_for_in_the_output_of_the_round_and_not_above_it(copied, tmp_path):
+    pool = manifests.read(str(copied / "corpora/pool"))
+    [row] = shards.open_dataset(str(copied / "corpora/pool"), pool).read([0])
+    known = {records.record_uid(row): "matched"}
+    shutil.copytree(copied / "curated", copied / "round-2/curated")
+    for place, first, second in ((tmp_path, {}, {}), (copied, known, known)):
+        (place / "sources").mkdir()
+        (place / "sources/truth.json").write_text(json.dumps(known))
+        assert collect.collect(str(copied), None, LIMITS).truth == first
+        assert collect.collect(str(copied / "round-2"), None, LIMITS).truth == second
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [("[]", "which holds list"), ('{"u": "wrong"}', "says 'wrong' of u; it must be matched"), ("{", "is not JSON")],
