@@ -36,6 +36,8 @@ class Limits:
     """in a grid"""
     rows: int
     """of each dataset"""
+    sources: bool = False
+    """whether a raw source outside of the round is opened"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +102,7 @@ def collect(directory: str, truth_file: str | None, limits: Limits) -> Round:
         layout=found, name=_name(found), accounts=accounts.keep(found, counted), log=counted, truth=known,
         surveys=surveys, scores=scores, kept=inside.get("curated"), measures=_measures(surveys, inside, scores),
         curves=curves.read(found), noise=noise, quantiles=quantiles, grids=grids, moments=moments, repeated=repeated,
-        rejected=rejected.collect(found, min(limits.pictures, _PICTURES_A_REASON)),
+        rejected=rejected.collect(found, min(limits.pictures, _PICTURES_A_REASON), anywhere=limits.sources),
         downstream=downstream.compare(found), lineage=_lineage(found), credit=_credit(found),
     )  # fmt: skip
 

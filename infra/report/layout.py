@@ -8,6 +8,7 @@ A manifest that was altered is reported, with what it says, and nothing else is 
 """
 
 import json
+import os
 import re
 import textwrap
 from dataclasses import dataclass
@@ -76,6 +77,17 @@ class Layout:
     def path(self, role: str) -> str:
         """Where an artifact lies, or would."""
         return self.artifacts[role].path
+
+    def holds(self, path: str) -> bool:
+        """Says whether a path, or the pattern of one, lies below the output, wherever its links lead.
+
+        A manifest can name any place, and may come from somebody else.
+        """
+        if storage.is_remote(path) or storage.is_remote(self.output):
+            return path.startswith(f"{self.output}/") and "::" not in path and ".." not in path.split("/")
+        if "\0" in path:
+            return False
+        return os.path.realpath(os.path.expanduser(path)).startswith(f"{os.path.realpath(self.output)}/")
 
     @property
     def workdirs(self) -> dict[str, str]:

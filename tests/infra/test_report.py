@@ -27,6 +27,7 @@ from tests.conftest import picture, write_folder
 from tests.hostile import images
 
 LIMITS = collect.Limits(pictures=6, rows=1000)
+ANYWHERE = replace(LIMITS, sources=True)
 SCRIPT = "<script>alert(1)</script>"
 HOSTILE = [
     SCRIPT, '"><img src=x onerror=alert(1)>', "</title></style><svg onload=alert(1)>", "' onmouseover='alert(1)",
@@ -83,8 +84,18 @@ def reseal(path: Path, **counts: int | dict) -> None:
     (path / "manifest.json").write_bytes(manifests.serialise(sealed))
 
 
+def rewrite_config(path: Path, **settings: str | None) -> None:
+    """Writes a manifest anew with other settings, or without those that are None."""
+    manifest = manifests.read(str(path))
+    left_out = {name for name, value in settings.items() if value is None}
+    config = {name: value for name, value in (manifest.config | settings).items() if name not in left_out}
+    changed = manifest.model_copy(update={"config": config})
+    sealed = changed.model_copy(update={"checksum": changed.compute_checksum()})
+    (path / "manifest.json").write_bytes(manifests.serialise(sealed))
+
+
 def test_the_counts_of_a_round_add_up_from_raw_rows_to_the_curated_set(miniature):
-    found = collect.collect(str(miniature), None, LIMITS)
+    found = collect.collect(str(miniature), None, ANYWHERE)
     assert found.accounts.findings == []
     left = 0
     for link in found.accounts.chain:
@@ -279,13 +290,19 @@ def test_a_later_round_has_the_first_ones_corpora(copied, tmp_path):
     assert found.accounts.findings == []
 
 
-def test_what_was_rejected_is_shown_where_its_source_still_lies_there(tmp_path):
+@pytest.fixture
+def raw(tmp_path) -> Path:
+    """A raw source, read into the pool of a round beside it."""
     pairs = [(picture(i), f"thing number {i}") for i in range(8)]
     raw = write_folder(tmp_path / "raw", [*pairs, (picture(9), "1234.jpg"), (picture(10)[:50], "cut off")])
     output = tmp_path / "round/corpora/pool"
     ingest = ["ingest", f"--source=folder:{raw}", "--name=pool", f"--output={output}", "--shards=1"]
     assert cli.main([*ingest, "--max_rejected_fraction=1"]) == 0
-    found = collect.collect(str(tmp_path / "round"), None, LIMITS)
+    return raw
+
+
+def test_what_was_rejected_is_shown_where_its_source_still_lies_there(raw, tmp_path):
+    found = collect.collect(str(tmp_path / "round"), None, ANYWHERE)
     assert [(r.stage, r.reason, r.rows, r.share) for r in found.rejected] == [
         ("ingest pool", "boilerplate text", 1, 0.1), ("ingest pool", "truncated image", 1, 0.1),
     ]  # fmt: skip
@@ -294,9 +311,47 @@ def test_what_was_rejected_is_shown_where_its_source_still_lies_there(tmp_path):
     assert (cut.text, cut.problem, cut.thumbnail) == ("cut off", "truncated image", None)
     assert cut.note.startswith("OSError")
     raw.rename(tmp_path / "moved")
-    text = collect.collect(str(tmp_path / "round"), None, LIMITS).rejected[0].examples[0]
+    text = collect.collect(str(tmp_path / "round"), None, ANYWHERE).rejected[0].examples[0]
     assert text.problem == "its source was not found"
     assert "images/0008.png" in text.text
+
+
+def test_a_source_outside_of_the_round_is_opened_only_if_that_is_asked_for(raw, tmp_path, monkeypatch):
+    """A round that somebody sent names what it likes: nothing of this disk gets onto its page."""
+    root, output = str(tmp_path / "round"), tmp_path / "page.html"
+    (tmp_path / "round/away").symlink_to(raw)
+    assert ">1234.jpg<" in report(root, "--sources", output=output)
+    opened = []
+    monkeypatch.setattr("beam_pipelines.sources.parse", lambda source, _: opened.append(source) or 1 / 0)
+    for place in (raw, f"{root}/away", f"{root}/x/../../raw", f"{root}-2", "gs://somebody/else"):
+        rewrite_config(tmp_path / "round/corpora/pool", source=f"folder:{place}")
+        html = report(root, output=output)
+        assert f"Not looked for: <bdi>folder:{place}</bdi> lies outside" in html
+        assert '<div class="none">not looked for</div>' in html
+        assert ">1234.jpg<" not in html
+    assert opened == []
+
+
+def test_a_source_in_the_round_is_opened_and_no_link_out_of_it_is_followed(raw, tmp_path):
+    root = tmp_path / "round"
+    inside = root / "sources"
+    shutil.copytree(raw, inside)
+    rewrite_config(root / "corpora/pool", source=f"folder:{inside}")
+    text = collect.collect(str(root), None, LIMITS).rejected[0].examples[0]
+    assert (text.text, text.problem) == ("1234.jpg", "")
+    for linked in ("images/0008.png", "captions.jsonl"):
+        (inside / linked).unlink()
+        (inside / linked).symlink_to(raw / linked)
+        [text, cut] = (r.examples[0] for r in collect.collect(str(root), None, LIMITS).rejected)
+        assert (text.problem, text.thumbnail) == ("its source was not found", None)
+        assert (cut.text == "cut off") == (linked != "captions.jsonl")
+        (inside / linked).unlink()
+        shutil.copy(raw / linked, inside / linked)
+    rewrite_config(root / "corpora/pool", source=None)
+    assert [r.reason for r in collect.collect(str(root), None, LIMITS).rejected] == [
+        "boilerplate text",
+        "truncated image",
+    ]
 
 
 @pytest.mark.parametrize(
