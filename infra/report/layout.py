@@ -53,6 +53,8 @@ class Artifact:
     """the counts as they stand in the file, believed or not"""
     seconds: float | None = None
     """that the stage took; None where nobody wrote it down"""
+    figures: bool = False
+    """whether it is a file of figures that is there: such a file has no manifest"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +104,11 @@ class Layout:
     def missing(self) -> list[Artifact]:
         """What a round makes and this one has not, or not yet."""
         needed = {*_NEEDED, *(["evaluation"] if self.seeds else []), *CONTROLS}
-        needed |= {f"downstream-{label}-{seed}" for label in LABELS for seed in self.seeds}
-        return [a for a in self.artifacts.values() if a.role in needed and a.manifest is None and not a.problem]
+        needed |= {
+            f"downstream-{label}-{seed}{end}" for label in LABELS for seed in self.seeds for end in ("", ".json")
+        }
+        made = {a.role for a in self.artifacts.values() if a.manifest or a.problem or a.figures}
+        return [a for a in self.artifacts.values() if a.role in needed - made]
 
 
 def find(directory: str) -> Layout:
@@ -127,7 +132,7 @@ def find(directory: str) -> Layout:
     artifacts: dict[str, Artifact] = {}
     for stage in stages.graph(settings):
         of_this_round = number == 1 or stage.job == "ingest" or stage.id.endswith(f"_{number}")
-        if of_this_round and stage.job != "evaluate":
+        if of_this_round:
             for artifact in _of_stage(stage, number, directory, spent):
                 artifacts[artifact.role] = artifact
     if not any(artifact.manifest or artifact.problem for artifact in artifacts.values()):
@@ -148,6 +153,9 @@ def _of_stage(stage: stages.Stage, number: int, directory: str, spent: dict[str,
     plain = stage.id.removesuffix(f"_{number}") if number > 1 and stage.job != "ingest" else stage.id
     role = _ROLES.get(plain) or storage.as_path(stage.output).name
     path = _lies_at(stage.output, directory)
+    if stage.job == "evaluate":
+        there = storage.as_path(path).exists()
+        return [Artifact(role=role, stage=title, path=path, manifest=None, seconds=seconds, figures=there)]
     if role == "selections":
         return [_artifact(role, title, f"{path}/{selections.DIRECTORY}", seconds)]
     if role != "curated":

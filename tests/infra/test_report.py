@@ -108,7 +108,11 @@ def test_the_counts_of_a_round_add_up_from_raw_rows_to_the_curated_set(miniature
         ("raw rows read", 99), ("exact duplicates", 1), ("rejected", 2), ("rows of the pool", 96),
     ]  # fmt: skip
     assert found.accounts.chain[-1] == accounts.Link("curated", 16, stays=True)
-    assert all(line.seconds for line in found.accounts.stages if "control" not in line.stage)
+    assert all(line.seconds for line in found.accounts.stages if not line.stage.endswith(" control"))
+    assert [(line.stage, line.note) for line in found.accounts.stages[-4:]] == [
+        ("train on curated, seed 0", "examples learned from"), ("evaluate curated, seed 0", "figures"),
+        ("train on control, seed 0", "examples learned from"), ("evaluate control, seed 0", "figures"),
+    ]  # fmt: skip
     assert sum(rows for _, rows in found.log.visits) == 96
     assert found.log.picks == 40
     assert [r.reason for r in found.rejected] == ["not an image", "truncated image", "not picked", "over budget"]
@@ -239,6 +243,10 @@ def test_a_truth_that_is_none_is_refused(tmp_path, content, words):
 
 
 def test_a_round_that_is_not_finished_is_reported_as_far_as_it_got(copied, tmp_path, capsys):
+    (copied / "evaluations/downstream-curated-0.json").unlink()
+    html = report(str(copied), output=tmp_path / "page.html")
+    assert capsys.readouterr().out.strip().endswith("MB, 1 stage missing")
+    assert "<li>evaluate curated, seed 0</li>" in html
     for name in ("curated", "control", "evaluations"):
         shutil.rmtree(copied / name)
     for folder in (copied / "workdirs").glob("downstream-*"):
