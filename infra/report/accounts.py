@@ -64,6 +64,8 @@ def keep(layout: Layout, log: PickLog | None) -> Accounts:
 def _line(artifact: Artifact) -> StageLine:
     note = {"model": "examples learned from", "selections": "candidates offered, and picks"}
     manifest, stored = artifact.manifest, artifact.stored or {}
+    if artifact.figures:
+        return StageLine(stage=artifact.stage, state="complete", seconds=artifact.seconds, note="figures")
     if manifest is None and not artifact.problem:
         return StageLine(stage=artifact.stage, state="missing", seconds=artifact.seconds)
     rejected = stored.get("rejected")

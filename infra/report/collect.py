@@ -36,6 +36,8 @@ class Limits:
     """in a grid"""
     rows: int
     """of each dataset"""
+    sources: bool = False
+    """whether a raw source outside of the round is opened"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +81,7 @@ def collect(directory: str, truth_file: str | None, limits: Limits) -> Round:
       ConfigError: the truth's file is missing, or is none.
     """
     found = layout.find(directory)
-    known = truth.read(truth_file, found.directory, found.directory.rpartition("/")[0])
+    known = truth.read(truth_file, found.directory, found.output)
     surveys = rows.survey(found, limits.rows, known)
     inside = _members(found, surveys)
     scores = rows.reference_scores(found, surveys["pool"].seen) if "pool" in surveys else None
@@ -100,7 +102,7 @@ def collect(directory: str, truth_file: str | None, limits: Limits) -> Round:
         layout=found, name=_name(found), accounts=accounts.keep(found, counted), log=counted, truth=known,
         surveys=surveys, scores=scores, kept=inside.get("curated"), measures=_measures(surveys, inside, scores),
         curves=curves.read(found), noise=noise, quantiles=quantiles, grids=grids, moments=moments, repeated=repeated,
-        rejected=rejected.collect(found, min(limits.pictures, _PICTURES_A_REASON)),
+        rejected=rejected.collect(found, min(limits.pictures, _PICTURES_A_REASON), anywhere=limits.sources),
         downstream=downstream.compare(found), lineage=_lineage(found), credit=_credit(found),
     )  # fmt: skip
 
@@ -146,7 +148,7 @@ class _Pictures:
         return Grid(title=title, says=says, pictures=shown)
 
     def _origin(self, example: records.Example) -> str:
-        return pictures.shown(rows.origin(example)) if self._several else ""
+        return rows.origin(example) if self._several else ""
 
 
 def _grids(
@@ -240,4 +242,4 @@ def _lineage(found: Layout) -> list[str]:
 def _credit(found: Layout) -> list[str]:
     manifest = found.manifest("curated")
     said = [manifest.config.get(name) for name in ("attribution", "license", "homepage")] if manifest else []
-    return [pictures.shown(str(words)) for words in said if words]
+    return [pictures.shown(str(words), pictures.LONGEST_LINE) for words in said if words]

@@ -35,9 +35,12 @@ class ReportConfig:
     comparison.html in the first one's)"""
     truth: str | None = None
     """JSON file {uid: "matched", "mismatched" or "boilerplate"} to score with; if not given, sources/truth.json in the
-    round's directory, where there is one. No stage reads it"""
+    round's directory, or above round-2 and so on, where there is one. No stage reads it"""
     thumbnails: int = 18
     """pictures in a grid, at most; a page has about twenty grids"""
+    sources: bool = False
+    """open the raw source that the round's manifest names, wherever it lies, for pictures of what was rejected. If not
+    given, only one below the round's directory is opened: a round that somebody sent may name any file or bucket"""
     rows: int = 50_000
     """rows of each dataset whose captions, languages, sizes and sources are counted: the first, a random sample"""
 
@@ -78,7 +81,7 @@ def run(config: ReportConfig) -> Written:
         raise ConfigError(f"{', '.join(missing)} not installed: pip install 'superbatch[report]'")
     from infra.report import collect, compare, page
 
-    limits = collect.Limits(pictures=config.thumbnails, rows=config.rows)
+    limits = collect.Limits(pictures=config.thumbnails, rows=config.rows, sources=config.sources)
     found = [collect.collect(config.directory, config.truth, limits)]
     if config.other is not None:
         found.append(collect.collect(config.other, config.truth, limits))

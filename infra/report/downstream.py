@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from infra.report import pictures
 from infra.report.layout import LABELS, Layout
 from schemas import storage
 
@@ -75,7 +76,7 @@ def _figures(layout: Layout, label: str, seed: int) -> dict[str, float]:
         both = [figures.get(f"{direction}_recall_at_{k}") for direction in _DIRECTIONS]
         if None not in both:
             found[f"recall at {k}"] = sum(value for value in both if value is not None) / 2
-    return {name.replace("_", " "): value for name, value in found.items() if math.isfinite(value)}
+    return {pictures.shown(name.replace("_", " ")): value for name, value in found.items() if math.isfinite(value)}
 
 
 def _spread(values: Sequence[float]) -> Spread:

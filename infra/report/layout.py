@@ -8,6 +8,7 @@ A manifest that was altered is reported, with what it says, and nothing else is 
 """
 
 import json
+import os
 import re
 import textwrap
 from dataclasses import dataclass
@@ -52,6 +53,8 @@ class Artifact:
     """the counts as they stand in the file, believed or not"""
     seconds: float | None = None
     """that the stage took; None where nobody wrote it down"""
+    figures: bool = False
+    """whether it is a file of figures that is there: such a file has no manifest"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,8 @@ class Layout:
     """A round's artifacts by role, in the order of its stages."""
 
     directory: str
+    output: str
+    """that the round's file named: the directory itself, or the one above round-2 and so on"""
     number: int
     """of the round, from 1"""
     others: list[str]
@@ -75,6 +80,17 @@ class Layout:
         """Where an artifact lies, or would."""
         return self.artifacts[role].path
 
+    def holds(self, path: str) -> bool:
+        """Says whether a path, or the pattern of one, lies below the output, wherever its links lead.
+
+        A manifest can name any place, and may come from somebody else.
+        """
+        if storage.is_remote(path) or storage.is_remote(self.output):
+            return path.startswith(f"{self.output}/") and "::" not in path and ".." not in path.split("/")
+        if "\0" in path:
+            return False
+        return os.path.realpath(os.path.expanduser(path)).startswith(f"{os.path.realpath(self.output)}/")
+
     @property
     def workdirs(self) -> dict[str, str]:
         """The workdirs of all trainings, by what is trained; there or not."""
@@ -88,8 +104,11 @@ class Layout:
     def missing(self) -> list[Artifact]:
         """What a round makes and this one has not, or not yet."""
         needed = {*_NEEDED, *(["evaluation"] if self.seeds else []), *CONTROLS}
-        needed |= {f"downstream-{label}-{seed}" for label in LABELS for seed in self.seeds}
-        return [a for a in self.artifacts.values() if a.role in needed and a.manifest is None and not a.problem]
+        needed |= {
+            f"downstream-{label}-{seed}{end}" for label in LABELS for seed in self.seeds for end in ("", ".json")
+        }
+        made = {a.role for a in self.artifacts.values() if a.manifest or a.problem or a.figures}
+        return [a for a in self.artifacts.values() if a.role in needed - made]
 
 
 def find(directory: str) -> Layout:
@@ -113,7 +132,7 @@ def find(directory: str) -> Layout:
     artifacts: dict[str, Artifact] = {}
     for stage in stages.graph(settings):
         of_this_round = number == 1 or stage.job == "ingest" or stage.id.endswith(f"_{number}")
-        if of_this_round and stage.job != "evaluate":
+        if of_this_round:
             for artifact in _of_stage(stage, number, directory, spent):
                 artifacts[artifact.role] = artifact
     if not any(artifact.manifest or artifact.problem for artifact in artifacts.values()):
@@ -122,7 +141,7 @@ def find(directory: str) -> Layout:
             "one. Give the `output` of the file that `superbatch round` ran, or round-2 and so on below it"
         )
     return Layout(
-        directory=directory, number=number, artifacts=artifacts, seeds=seeds,
+        directory=directory, output=output, number=number, artifacts=artifacts, seeds=seeds,
         others=[] if found else _later(directory),
     )  # fmt: skip
 
@@ -134,6 +153,9 @@ def _of_stage(stage: stages.Stage, number: int, directory: str, spent: dict[str,
     plain = stage.id.removesuffix(f"_{number}") if number > 1 and stage.job != "ingest" else stage.id
     role = _ROLES.get(plain) or storage.as_path(stage.output).name
     path = _lies_at(stage.output, directory)
+    if stage.job == "evaluate":
+        there = storage.as_path(path).exists()
+        return [Artifact(role=role, stage=title, path=path, manifest=None, seconds=seconds, figures=there)]
     if role == "selections":
         return [_artifact(role, title, f"{path}/{selections.DIRECTORY}", seconds)]
     if role != "curated":

@@ -39,7 +39,7 @@ def environment() -> jinja2.Environment:
     made = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {"number": _number, "seconds": _seconds, "share": _share, "shown": pictures.shown}
+    made.filters |= {"number": _number, "seconds": _seconds, "share": _share, "shown": pictures.shown, "line": _line}
     return made
 
 
@@ -58,7 +58,8 @@ def tree(lines: list[str]) -> list[Branch]:
     for line in lines:
         bare = line.lstrip(_BRANCHES)
         says, _, path = bare.partition("  ")
-        branches.append(Branch((len(line) - len(bare)) // _INDENT, says, path))
+        depth = (len(line) - len(bare)) // _INDENT
+        branches.append(Branch(depth, *(pictures.shown(text, pictures.LONGEST_LINE) for text in (says, path))))
     return branches
 
 
@@ -79,6 +80,10 @@ def kinds_table(found: Round) -> list[tuple[str, int, list[float]]]:
             shares = [found.surveys[name].kinds[kind] / known for kind in truth.KINDS]
             table.append((story.TITLES[name], known, shares))
     return table
+
+
+def _line(text: str) -> str:
+    return pictures.shown(text, pictures.LONGEST_LINE)
 
 
 def _number(value: int | None) -> str:

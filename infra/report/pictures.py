@@ -1,8 +1,8 @@
 """Pictures and captions for the page. Both are hostile: bytes may be bombs, and texts markup.
 
 Enters: stored or raw bytes, and texts. Leaves: small WebP pictures, encoded anew from pixels so that no byte of a
-source gets onto the page, and texts without characters that act instead of being seen. Escaping is the templates'
-business.
+source gets onto the page, and texts without characters that act instead of being seen, no longer than a page can bear.
+Escaping is the templates' business.
 """
 
 import base64
@@ -19,6 +19,8 @@ SIDE = 96  # pixels of the longer side
 _LIMITS = ImageLimits(min_side=1, max_aspect_ratio=float("inf"))
 _OPTIONS = {"format": "WEBP", "quality": 72, "method": 4}
 _LONGEST = 2000  # characters of a caption that the page holds
+LONGEST_NAME = 200  # of any other text: a host, a language, what a library said
+LONGEST_LINE = 500  # of what stands on a line of its own and holds paths: a finding, an artifact's parent
 _LONGEST_ALT = 200
 _CLIPPED = 60
 _JOINERS = "\u200c\u200d"  # letters and emoji are written with them
@@ -94,7 +96,7 @@ def thumbnail(image: bytes) -> tuple[Thumbnail | None, str]:
 def caption(text: str) -> str:
     """A caption as it is shown, and no longer than a page can bear."""
     rest = len(text) - _LONGEST
-    return shown(text[:_LONGEST]) + (f"… ({rest:,} more characters)" if rest > 0 else "")
+    return _seen(text[:_LONGEST]) + (f"… ({rest:,} more characters)" if rest > 0 else "")
 
 
 def times(count: int, what: str) -> str:
@@ -107,8 +109,16 @@ def signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−")
 
 
-def shown(text: str) -> str:
-    """Text in which what acts and is not seen (controls, marks of direction) stands as an escape."""
+def shown(text: str, most: int = LONGEST_NAME) -> str:
+    """Text in which what acts and is not seen (controls, marks of direction) stands as an escape; cut where it is long.
+
+    What was shown once stays the same if it is shown again.
+    """
+    seen = _seen(text[: most + 1])
+    return seen if len(seen) <= most else f"{seen[: most - 1]}…"
+
+
+def _seen(text: str) -> str:
     return "".join(c if c.isprintable() or c in _JOINERS else _escape(c) for c in text)
 
 

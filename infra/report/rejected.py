@@ -2,7 +2,8 @@
 
 Enters: the rejections beside the artifacts, and the source that the pool was read from. Leaves: counts, and a few
 examples of each reason. A rejection names file and key, so the source is read again, through the same code that
-`ingest` reads it with, until the examples are found or enough was read.
+`ingest` reads it with, until the examples are found or enough was read. A round may come from somebody else, and its
+manifest names any file or bucket as its source: one that lies outside of the round is opened only if that is asked for.
 """
 
 import re
@@ -39,17 +40,26 @@ class Rejected:
     examples: list[Picture]
     listed: bool
     """whether there is a row for each in `rejections/`, or only the count"""
+    unopened: str = ""
+    """the source, if it lies outside of the round and was not opened"""
 
 
-def collect(layout: Layout, pictures_each: int) -> list[Rejected]:
-    """Counts rejections and gathers examples, the stages in their order and the commonest reason first."""
+def collect(layout: Layout, pictures_each: int, *, anywhere: bool) -> list[Rejected]:
+    """Counts rejections and gathers examples, the stages in their order and the commonest reason first.
+
+    Args:
+      layout: of the round.
+      pictures_each: examples of a reason.
+      anywhere: whether to open a source that lies outside of the round.
+    """
     found = []
     for role in _STAGES:
         manifest = layout.manifest(role)
         if manifest is None or not manifest.counts.rejected:
             continue
         wanted = _examples(layout.path(role), manifest, pictures_each)
-        shown = _show(layout, role, manifest, [r for listed in wanted.values() for r in listed])
+        reader = _Raw(layout, manifest, anywhere) if role == "pool" else None
+        shown = _show(layout, reader, [r for listed in wanted.values() for r in listed])
         for reason, count in sorted(manifest.counts.rejected.items(), key=lambda item: (-item[1], item[0])):
             listed = wanted.get(reason, [])
             found.append(
@@ -57,6 +67,7 @@ def collect(layout: Layout, pictures_each: int) -> list[Rejected]:
                     stage=layout.artifacts[role].stage, reason=reason.replace("_", " "), rows=count,
                     share=count / max(manifest.counts.read, 1), listed=bool(listed),
                     examples=[shown[rejection.source] for rejection in listed],
+                    unopened=reader.unopened if reader else "",
                 )
             )  # fmt: skip
     return found
@@ -80,16 +91,14 @@ def _examples(directory: str, manifest: manifests.Manifest, each: int) -> dict[s
     return {reason: list(listed.values()) for reason, listed in found.items()}
 
 
-def _show(
-    layout: Layout, role: str, manifest: manifests.Manifest, wanted: list[rejections.Rejection]
-) -> dict[str, Picture]:
+def _show(layout: Layout, raw: "_Raw | None", wanted: list[rejections.Rejection]) -> dict[str, Picture]:
     sought = {rejection.source for rejection in wanted}
-    found = dict(_raw(manifest, sought) if role == "pool" else _rows(layout, sought))
+    found = dict(_rows(layout, sought) if raw is None else raw.read(sought))
     shown = {}
     for rejection in wanted:
         text, image = found.get(rejection.source, ("", None))
         if image is None:
-            small, problem = None, "its source was not found"
+            small, problem = None, "not looked for" if raw and raw.unopened else "its source was not found"
         elif not image:
             small, problem = None, "it has no picture"
         else:
@@ -104,33 +113,42 @@ def _show(
     return shown
 
 
-def _raw(manifest: manifests.Manifest, sought: set[str]) -> Iterator[tuple[str, tuple[str, bytes]]]:
-    """Reads the raw source again, and yields text and image of what is sought in it."""
-    fields = {
-        name.removesuffix("_field"): value
-        for name in SOURCE_FIELDS
-        if name != "source" and (value := manifest.config.get(name)) is not None
-    }
-    left, pairs, size = set(sought), 0, 0
-    try:
-        source, address = sources.parse(manifest.config["source"], fields)
-        for task in source.list_tasks(address):
-            if not any(name.startswith(task.name) for name in left):
-                continue
-            for pair in source.read(task):
-                name = rejections.printable(pair.source)
-                pairs, size = pairs + 1, size + len(pair.image)
-                if name in left:
-                    left.discard(name)
-                    yield name, _content(pair)
-                if not left or pairs >= _MOST_PAIRS or size >= _MOST_BYTES:
-                    return
-    except (SuperbatchError, OSError):  # it was moved or deleted: rejections outlive their source
-        return
+class _Raw:
+    """The source that the pool was read from, as far as it may be opened."""
+
+    def __init__(self, layout: Layout, manifest: manifests.Manifest, anywhere: bool):
+        config = {name: value for name in SOURCE_FIELDS if isinstance(value := manifest.config.get(name), str)}
+        self._source = config.pop("source", "")
+        self._fields = {name.removesuffix("_field"): value for name, value in config.items()}
+        self._holds = (lambda _: True) if anywhere else layout.holds
+        closed = bool(self._source) and not self._holds(self._source.partition(":")[2])
+        self.unopened = pictures.shown(self._source, pictures.LONGEST_LINE) if closed else ""
+
+    def read(self, sought: set[str]) -> Iterator[tuple[str, tuple[str, bytes]]]:
+        """Reads the source again, and yields text and image of what is sought in it."""
+        left, pairs, size = set(sought), 0, 0
+        if self.unopened or not self._source:
+            return
+        try:
+            source, address = sources.parse(self._source, self._fields)
+            for task in source.list_tasks(address):
+                if not any(name.startswith(task.name) for name in left) or not self._holds(task.path):
+                    continue
+                for pair in source.read(task):
+                    name = rejections.printable(pair.source)
+                    pairs, size = pairs + 1, size + len(pair.image)
+                    if name in left and self._holds(_file_of(pair, task)):
+                        left.discard(name)
+                        yield name, (pair.text, pair.image)
+                    if not left or pairs >= _MOST_PAIRS or size >= _MOST_BYTES:
+                        return
+        except (SuperbatchError, OSError):  # it was moved or deleted: rejections outlive their source
+            return
 
 
-def _content(pair: RawPair) -> tuple[str, bytes]:
-    return pair.text, pair.image
+def _file_of(pair: RawPair, task: sources.Task) -> str:
+    """The file that a pair's picture has of its own, in sources in which it has one: a link may lead anywhere."""
+    return f"{task.path.rpartition('/')[0]}/{pair.source.rpartition('::')[2]}"
 
 
 def _rows(layout: Layout, sought: set[str]) -> Iterator[tuple[str, tuple[str, bytes]]]:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pyarrow.parquet as pq
 
+from infra.report import pictures
 from infra.report.layout import CONTROLS, Layout
 from schemas import index, records, shards, storage
 from schemas import manifest as manifests
@@ -64,7 +65,7 @@ def _survey(directory: str, manifest: manifests.Manifest, limit: int, truth: Map
         found.uids.append(example.uid)
         found.characters.append(len(example.text))
         found.sides.append((example.width * example.height) ** 0.5)
-        found.languages[example.language] += 1
+        found.languages[pictures.shown(example.language)] += 1
         found.sources[origin(example)] += 1
         if example.uid in truth:
             found.kinds[truth[example.uid]] += 1
@@ -72,12 +73,12 @@ def _survey(directory: str, manifest: manifests.Manifest, limit: int, truth: Map
 
 
 def origin(example: records.Example) -> str:
-    """Where a pair comes from: the host of its url, or the raw file that it was read from."""
+    """Where a pair comes from, as it is shown: the host of its url, or the raw file that it was read from."""
     try:
         host = urlsplit(example.url).hostname
     except ValueError:
         host = None
-    return host or re.split("@|::", example.source, maxsplit=1)[0]
+    return pictures.shown(host or re.split("@|::", example.source, maxsplit=1)[0])
 
 
 def all_uids(directory: str, manifest: manifests.Manifest) -> Iterator[list[str]]:

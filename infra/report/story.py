@@ -108,7 +108,8 @@ def drifts(measure: Measure, dataset: str, begins: str) -> str:
             f"{begins}: by {drift:.3f} bits, no more than chance (a random sample of its size stays below {noise:.3f})."
         )
     if noise < 0.0005:
-        return f"{begins}: by {drift:.3f} bits, where a random sample of its size has none."
+        stays = "stays below 0.001" if noise else "has none"
+        return f"{begins}: by {drift:.3f} bits, where a random sample of its size {stays}."
     times = f"{_times(drift / noise)} times what a random sample of its size stays below"
     return f"{begins}: by {drift:.3f} bits, {times} ({noise:.3f})."
 

@@ -10,19 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from infra import cli
-from infra.report import accounts, collect, compare, drift, page, pictures, truth
+from infra.report import accounts, collect, compare, page, pictures, truth
 from schemas import manifest as manifests
-from schemas import records, shards
+from schemas import records, rejections, shards
 from schemas.errors import ConfigError
 from schemas.rejections import Reason
 from tests.conftest import picture, write_folder
 from tests.hostile import images
 
 LIMITS = collect.Limits(pictures=6, rows=1000)
+ANYWHERE = replace(LIMITS, sources=True)
 SCRIPT = "<script>alert(1)</script>"
 HOSTILE = [
     SCRIPT, '"><img src=x onerror=alert(1)>', "</title></style><svg onload=alert(1)>", "' onmouseover='alert(1)",
@@ -79,8 +82,18 @@ def reseal(path: Path, **counts: int | dict) -> None:
     (path / "manifest.json").write_bytes(manifests.serialise(sealed))
 
 
+def rewrite_config(path: Path, **settings: str | None) -> None:
+    """Writes a manifest anew with other settings, or without those that are None."""
+    manifest = manifests.read(str(path))
+    left_out = {name for name, value in settings.items() if value is None}
+    config = {name: value for name, value in (manifest.config | settings).items() if name not in left_out}
+    changed = manifest.model_copy(update={"config": config})
+    sealed = changed.model_copy(update={"checksum": changed.compute_checksum()})
+    (path / "manifest.json").write_bytes(manifests.serialise(sealed))
+
+
 def test_the_counts_of_a_round_add_up_from_raw_rows_to_the_curated_set(miniature):
-    found = collect.collect(str(miniature), None, LIMITS)
+    found = collect.collect(str(miniature), None, ANYWHERE)
     assert found.accounts.findings == []
     left = 0
     for link in found.accounts.chain:
@@ -93,7 +106,11 @@ def test_the_counts_of_a_round_add_up_from_raw_rows_to_the_curated_set(miniature
         ("raw rows read", 99), ("exact duplicates", 1), ("rejected", 2), ("rows of the pool", 96),
     ]  # fmt: skip
     assert found.accounts.chain[-1] == accounts.Link("curated", 16, stays=True)
-    assert all(line.seconds for line in found.accounts.stages if "control" not in line.stage)
+    assert all(line.seconds for line in found.accounts.stages if not line.stage.endswith(" control"))
+    assert [(line.stage, line.note) for line in found.accounts.stages[-4:]] == [
+        ("train on curated, seed 0", "examples learned from"), ("evaluate curated, seed 0", "figures"),
+        ("train on control, seed 0", "examples learned from"), ("evaluate control, seed 0", "figures"),
+    ]  # fmt: skip
     assert sum(rows for _, rows in found.log.visits) == 96
     assert found.log.picks == 40
     assert [r.reason for r in found.rejected] == ["not an image", "truncated image", "not picked", "over budget"]
@@ -127,6 +144,28 @@ def test_nothing_that_a_dataset_says_becomes_markup(hostile, tmp_path):
     assert "w" * 2001 not in html
     assert "(3,000 more characters)" in html
     assert "truncated image</div>" in html
+
+
+def test_no_text_but_a_caption_is_longer_than_a_name(copied, tmp_path):
+    long = {letter: letter * 30_000 for letter in "hkqvz"}
+
+    def stretch(row: int, example: records.Example) -> records.Example:
+        url = [f"http://{long['h']}/", ""][row % 2]
+        return replace(example, url=url, source=f"{long['k']}@{row}", language=long["q"])
+
+    rewrite(copied / "corpora/pool", stretch)
+    for path in (copied / "corpora/pool/rejections").glob("*.parquet"):
+        rejected = pq.read_table(path).to_pylist()
+        changed = [row | {"source": f"{long['v']}{place}", "detail": long["z"]} for place, row in enumerate(rejected)]
+        pq.write_table(pa.Table.from_pylist(changed, schema=rejections.SCHEMA), path)
+    html = report(str(copied), output=tmp_path / "page.html")
+    assert len(html) < 1e6
+    for letter in long:
+        assert letter * 199 + "…" in html
+        assert letter * 200 not in html
+    again = pictures.shown("\u202e" * 300)
+    assert pictures.shown(again) == again
+    assert len(again) == pictures.LONGEST_NAME
 
 
 @pytest.mark.parametrize("name", ["corpora/pool", "curated", "workdirs/distill/selections"])
@@ -177,6 +216,18 @@ def test_the_truth_scores_where_it_is_known_and_is_said_to_be_unseen(miniature, 
     assert "Wrong pairs" not in page.render(collect.collect(str(miniature), None, LIMITS))
 
 
+def test_a_truth_is_looked_for_in_the_output_of_the_round_and_not_above_it(copied, tmp_path):
+    pool = manifests.read(str(copied / "corpora/pool"))
+    [row] = shards.open_dataset(str(copied / "corpora/pool"), pool).read([0])
+    known = {records.record_uid(row): "matched"}
+    shutil.copytree(copied / "curated", copied / "round-2/curated")
+    for place, first, second in ((tmp_path, {}, {}), (copied, known, known)):
+        (place / "sources").mkdir()
+        (place / "sources/truth.json").write_text(json.dumps(known))
+        assert collect.collect(str(copied), None, LIMITS).truth == first
+        assert collect.collect(str(copied / "round-2"), None, LIMITS).truth == second
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [("[]", "which holds list"), ('{"u": "wrong"}', "says 'wrong' of u; it must be matched"), ("{", "is not JSON")],
@@ -190,6 +241,10 @@ def test_a_truth_that_is_none_is_refused(tmp_path, content, words):
 
 
 def test_a_round_that_is_not_finished_is_reported_as_far_as_it_got(copied, tmp_path, capsys):
+    (copied / "evaluations/downstream-curated-0.json").unlink()
+    html = report(str(copied), output=tmp_path / "page.html")
+    assert capsys.readouterr().out.strip().endswith("MB, 1 stage missing")
+    assert "<li>evaluate curated, seed 0</li>" in html
     for name in ("curated", "control", "evaluations"):
         shutil.rmtree(copied / name)
     for folder in (copied / "workdirs").glob("downstream-*"):
@@ -241,13 +296,19 @@ def test_a_later_round_has_the_first_ones_corpora(copied, tmp_path):
     assert found.accounts.findings == []
 
 
-def test_what_was_rejected_is_shown_where_its_source_still_lies_there(tmp_path):
+@pytest.fixture
+def raw(tmp_path) -> Path:
+    """A raw source, read into the pool of a round beside it."""
     pairs = [(picture(i), f"thing number {i}") for i in range(8)]
     raw = write_folder(tmp_path / "raw", [*pairs, (picture(9), "1234.jpg"), (picture(10)[:50], "cut off")])
     output = tmp_path / "round/corpora/pool"
     ingest = ["ingest", f"--source=folder:{raw}", "--name=pool", f"--output={output}", "--shards=1"]
     assert cli.main([*ingest, "--max_rejected_fraction=1"]) == 0
-    found = collect.collect(str(tmp_path / "round"), None, LIMITS)
+    return raw
+
+
+def test_what_was_rejected_is_shown_where_its_source_still_lies_there(raw, tmp_path):
+    found = collect.collect(str(tmp_path / "round"), None, ANYWHERE)
     assert [(r.stage, r.reason, r.rows, r.share) for r in found.rejected] == [
         ("ingest pool", "boilerplate text", 1, 0.1), ("ingest pool", "truncated image", 1, 0.1),
     ]  # fmt: skip
@@ -256,9 +317,47 @@ def test_what_was_rejected_is_shown_where_its_source_still_lies_there(tmp_path):
     assert (cut.text, cut.problem, cut.thumbnail) == ("cut off", "truncated image", None)
     assert cut.note.startswith("OSError")
     raw.rename(tmp_path / "moved")
-    text = collect.collect(str(tmp_path / "round"), None, LIMITS).rejected[0].examples[0]
+    text = collect.collect(str(tmp_path / "round"), None, ANYWHERE).rejected[0].examples[0]
     assert text.problem == "its source was not found"
     assert "images/0008.png" in text.text
+
+
+def test_a_source_outside_of_the_round_is_opened_only_if_that_is_asked_for(raw, tmp_path, monkeypatch):
+    """A round that somebody sent names what it likes: nothing of this disk gets onto its page."""
+    root, output = str(tmp_path / "round"), tmp_path / "page.html"
+    (tmp_path / "round/away").symlink_to(raw)
+    assert ">1234.jpg<" in report(root, "--sources", output=output)
+    opened = []
+    monkeypatch.setattr("beam_pipelines.sources.parse", lambda source, _: opened.append(source) or 1 / 0)
+    for place in (raw, f"{root}/away", f"{root}/x/../../raw", f"{root}-2", "gs://somebody/else"):
+        rewrite_config(tmp_path / "round/corpora/pool", source=f"folder:{place}")
+        html = report(root, output=output)
+        assert f"Not looked for: <bdi>folder:{place}</bdi> lies outside" in html
+        assert '<div class="none">not looked for</div>' in html
+        assert ">1234.jpg<" not in html
+    assert opened == []
+
+
+def test_a_source_in_the_round_is_opened_and_no_link_out_of_it_is_followed(raw, tmp_path):
+    root = tmp_path / "round"
+    inside = root / "sources"
+    shutil.copytree(raw, inside)
+    rewrite_config(root / "corpora/pool", source=f"folder:{inside}")
+    text = collect.collect(str(root), None, LIMITS).rejected[0].examples[0]
+    assert (text.text, text.problem) == ("1234.jpg", "")
+    for linked in ("images/0008.png", "captions.jsonl"):
+        (inside / linked).unlink()
+        (inside / linked).symlink_to(raw / linked)
+        [text, cut] = (r.examples[0] for r in collect.collect(str(root), None, LIMITS).rejected)
+        assert (text.problem, text.thumbnail) == ("its source was not found", None)
+        assert (cut.text == "cut off") == (linked != "captions.jsonl")
+        (inside / linked).unlink()
+        shutil.copy(raw / linked, inside / linked)
+    rewrite_config(root / "corpora/pool", source=None)
+    assert [r.reason for r in collect.collect(str(root), None, LIMITS).rejected] == [
+        "boilerplate text",
+        "truncated image",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -298,16 +397,3 @@ def test_hostile_bytes_give_no_picture_and_a_reason():
     assert (small.width, small.height) == (64, 96)
     assert small.uri.startswith("data:image/webp;base64,")
     assert len(small.uri) < 12_000  # twenty grids of eighteen such pictures stay below 5 MB
-
-
-def test_drift_is_measured_in_bits_beside_chance():
-    assert drift.divergence(np.array([5, 0]), np.array([0, 9])) == pytest.approx(1)
-    assert drift.divergence(np.array([2, 4]), np.array([1, 2])) == pytest.approx(0)
-    assert drift.divergence(np.array([1, 0]), np.array([1, 1])) == pytest.approx(0.3112781245)  # by hand
-    rng = np.random.default_rng(3)
-    pool = rng.normal(size=4000)
-    sets = {"pool": pool, "curated": np.sort(pool)[2000:], "uniform": rng.choice(pool, 2000, replace=False)}
-    found = drift._binned("x", "y", sets, whole=False)
-    assert found.drift("curated") > 0.3 > 10 * found.noise["curated"]
-    assert found.drift("uniform") < 2 * found.noise["uniform"]
-    assert found.counts["pool"].sum() == 4000
