@@ -23,33 +23,33 @@ class Curve:
     operations: int  # of one step
 
     @property
+    def smooth(self) -> np.ndarray:
+        """The mean of every score and its neighbours, float [points]: one lucky evaluation decides nothing."""
+        sums, counts = (np.convolve(array, np.ones(3), "same") for array in (self.score, np.ones(len(self.score))))
+        return sums / counts
+
+    @property
     def best(self) -> float:
-        """The highest score. Not the last: a learner of noise gets worse in the end."""
-        return float(self.score.max())
+        """The highest score, smoothed. Not the last: a learner of noise gets worse in the end."""
+        return float(self.smooth.max())
 
     @property
     def best_step(self) -> int:
         """The first step with it."""
-        return int(self.steps[self.score.argmax()])
-
-    @property
-    def held(self) -> float:
-        """The highest score that is held at the next evaluation too: what `reaches` can reach."""
-        return float(np.append(np.minimum(self.score[:-1], self.score[1:]), self.score[-1]).max())
+        return int(self.steps[self.smooth.argmax()])
 
     def reaches(self, level: float) -> float | None:
-        """The step at which the score passes a level, on the line between two evaluations; None if it never does.
+        """The first step at which the score, smoothed, is at a level; on the line between two evaluations.
 
-        It has to hold at the evaluation after that one too, if there is one: a single lucky one does not count.
+        None if it never is.
         """
-        above = self.score >= level
-        held = above & np.append(above[1:], True)
-        if not held.any():
+        above = self.smooth >= level
+        if not above.any():
             return None
-        place = int(held.argmax())
-        if place == 0 or above[place - 1]:
-            return float(self.steps[place])
-        before, after = self.score[place - 1], self.score[place]
+        place = int(above.argmax())
+        if place == 0:
+            return float(self.steps[0])
+        before, after = self.smooth[place - 1], self.smooth[place]
         share = (level - before) / (after - before)
         return float(self.steps[place - 1] + share * (self.steps[place] - self.steps[place - 1]))
 
@@ -75,24 +75,24 @@ def column(record: Record, name: str) -> np.ndarray:
 
 
 def ratio(uniform: Sequence[Record], learner: Sequence[Record]) -> Ratio:
-    """Compares runs, seed by seed: when each holds the best score that the uniform one holds. With itself, it is 1."""
+    """Compares runs, seed by seed: when each is where the uniform one is best. Of a run with itself, it is 1."""
     steps, operations = [], []
     for base, ours in zip(map(curve, uniform), map(curve, learner), strict=True):
-        first, reached = base.reaches(base.held), ours.reaches(base.held)
-        times = None if reached is None or first is None else first / reached
+        reached = ours.reaches(base.best)
+        times = None if reached is None else base.best_step / reached
         steps.append(times)
         operations.append(None if times is None else times * base.operations / ours.operations)
     return Ratio(steps, operations)
 
 
 def has_learned(record: Record) -> bool:
-    """Whether a run holds a score above what its first evaluations swing by: four of their standard deviations.
+    """Whether a run's best is above what its first evaluations swing by: four of their standard deviations.
 
     By step 40 no learner of the study has left the scores of chance. A ratio to one that never does says little.
     """
     of = curve(record)
     untrained = of.score[of.steps <= _UNTRAINED]
-    return bool(of.held > untrained.mean() + 4 * untrained.std(ddof=1))
+    return bool(of.best > untrained.mean() + 4 * untrained.std(ddof=1))
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:

@@ -58,14 +58,14 @@ def _sooner(
             if base is None:
                 continue
             curves = [curve(record) for record in base]
-            held = f"{percent([c.held for c in curves])}{'' if all(map(has_learned, base)) else ' †'}"
-            at = ", ".join(f"{c.reaches(c.held):,.0f}" for c in curves)
+            best = f"{percent([c.best for c in curves])}{'' if all(map(has_learned, base)) else ' †'}"
+            at = ", ".join(f"{c.best_step:,}" for c in curves)
             for name, changes in variants.items():
                 ratio, runs = ratio_of(records, corpus, noise, changes), of_seeds(jest, corpus, noise, **changes)
                 if ratio is not None:
                     score = best_and_last(records, runs)
-                    rows.append([LABELS[corpus], f"{noise:g}", held, at, name, times(of(ratio)), score])
-    return table(f"corpus | noise | uniform's best held score | at step | against it | {head} | its own score", rows)
+                    rows.append([LABELS[corpus], f"{noise:g}", best, at, name, times(of(ratio)), score])
+    return table(f"corpus | noise | uniform's best score | at step | against it | {head} | its own score", rows)
 
 
 def _criteria(records: Store) -> str:
@@ -209,12 +209,12 @@ def _tuning(records: Store) -> str:
         base = found(records, [uniform(corpus, NOISIEST, experiments.TUNING_SEED)])
         for run in experiments.gains(corpus):
             ours = found(records, [run])
-            at = None if base is None or ours is None else curve(ours[0]).reaches(curve(base[0]).held)
+            at = None if base is None or ours is None else curve(ours[0]).reaches(curve(base[0]).best)
             shown = "not run" if ours is None else "never" if at is None else f"{at:.0f}"
             gains.append([LABELS[corpus], f"{run.gain:g}", shown, best_and_last(records, [run])])
     heads = " | ".join(f"{rate:g}" for rate in experiments.RATES)
     first = table(f"uniform, corpus | rate taken | {heads}", rates)
-    return f"{first}\n{table('JEST, f = 0.9, corpus | gain | steps to the best held by uniform | score', gains)}"
+    return first + "\n" + table("JEST, f = 0.9, corpus | gain | steps to uniform's best | score", gains)
 
 
 SECTIONS: dict[str, Callable[[Store], str]] = {
