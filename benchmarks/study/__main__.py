@@ -51,8 +51,7 @@ class StudyConfig:
 
 def main() -> int:
     """Runs the study; returns the exit code."""
-    config = tyro.cli(StudyConfig, prog="python -m benchmarks.study")
-    return console.run_command("study", lambda: _run(config))
+    return console.run_command("study", lambda: _run(tyro.cli(StudyConfig, prog="python -m benchmarks.study")))
 
 
 def _run(config: StudyConfig) -> int:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.study import __main__ as command
 from benchmarks.study import corpora, execute, experiments, gibbs, page, runs, schedule, training, variants
 from benchmarks.study.analysis import Curve, Ratio, has_learned, median, ratio
 from benchmarks.study.claims import Comparison, verdict
@@ -104,6 +105,21 @@ def test_what_a_killed_write_left_is_not_read(tmp_path):
     store.add(jest("openmoji", 0.8, 1), record([0.1]))
     (tmp_path / ".openmoji-0.8.json.tmp").write_text("[\n{")
     assert len(Store(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--questions", "nonsense"], "questions has nonsense; there are tuning, headline"),
+        ([], "flickr8k needs --data, the folder of its tars"),
+        (["--corpora", "openmoji", "--seeds", "0"], "seeds is 0"),
+    ],
+)
+def test_what_cannot_be_studied_is_refused_in_one_line(arguments, words, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["study", *arguments])
+    assert command.main() == 1
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert words in line
 
 
 def test_two_studies_do_not_share_a_scratch_folder(tmp_path):
