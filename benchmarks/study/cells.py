@@ -81,9 +81,9 @@ def separation(records: Store, runs: Sequence[Run], name: str = "separation") ->
 
 
 def percent(values: Sequence[float]) -> str:
-    """A mean over the seeds ± its standard error, in percent."""
+    """A mean over the seeds ± its standard error, in percent; of one seed, the value."""
     mean, error = mean_and_error(values)
-    return f"{100 * mean:.2f} ± {100 * error:.2f}"
+    return f"{100 * mean:.2f}" + (f" ± {100 * error:.2f}" if len(values) > 1 else "")
 
 
 def signed(comparison: Comparison) -> str:
