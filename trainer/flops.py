@@ -43,13 +43,21 @@ def forward(preset: Preset, resolution: int, text_length: int, patch_size: int |
 def step(config: TrainConfig, architecture: Architecture) -> int:
     """The floating-point operations of one step."""
     preset = get(architecture.preset)
-    length = architecture.text_length or preset.text_length
-    fine = forward(preset, architecture.resolution, length)
+    inputs = preset, architecture.resolution, architecture.text_length or preset.text_length
     if not isinstance(config, DistillConfig):
-        return 3 * fine * config.batch_size
-    coarse = forward(preset, architecture.resolution, length, config.scoring.coarse_patch)
-    halves = (config.batch_size + 1) // 2, config.batch_size // 2  # fine and coarse; without Flexi-JEST both are fine
-    return coarse * config.superbatch_size + 3 * (fine * halves[0] + coarse * halves[1])
+        return of_batch(*inputs, config.batch_size)
+    return of_batch(*inputs, config.batch_size, config.superbatch_size, config.scoring.coarse_patch)
+
+
+def of_batch(
+    preset: Preset, resolution: int, text_length: int, learned: int, scored: int = 0, coarse_patch: int | None = None
+) -> int:
+    """The floating-point operations of learning from some pairs, after scoring others.
+
+    With a coarse patch, that is how candidates and every other learned pair are seen (Flexi-JEST).
+    """
+    fine, coarse = (forward(preset, resolution, text_length, patch) for patch in (None, coarse_patch))
+    return coarse * scored + 3 * (fine * ((learned + 1) // 2) + coarse * (learned // 2))
 
 
 def measured_step(config: TrainConfig, program: Program, architecture: Architecture, reference_width: int = 0) -> int:

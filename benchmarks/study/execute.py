@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks.study import gibbs, training
 from benchmarks.study.corpora import Corpus, Pairs, load
+from benchmarks.study.experiments import uniform
 from benchmarks.study.runs import (
     BATCH_SIZE,
     DOWNSTREAM_STEPS,
@@ -28,6 +29,7 @@ from benchmarks.study.runs import (
     Learner,
     Reference,
     Run,
+    artifact,
     identity,
     name_of,
 )
@@ -83,17 +85,12 @@ def made_of(path: Path) -> str:
         return str(stored["parameters"])
 
 
-def artifact(scratch: Path, run: Run) -> Path:
-    """Where a run's parameters and counts lie."""
-    return scratch / f"{name_of(run)}.npz"
-
-
 def steps_of(learner: Learner) -> int:
     """As many as cost what the uniform learner's do, or just as many."""
     if learner.as_many_steps:
         return UNIFORM_STEPS[learner.corpus]
-    uniform = Learner(corpus=learner.corpus, noise=learner.noise, seed=learner.seed, criterion="uniform")
-    return round(UNIFORM_STEPS[learner.corpus] * training.operations(uniform) / training.operations(learner))
+    base = uniform(learner.corpus, learner.noise, learner.seed)
+    return round(UNIFORM_STEPS[learner.corpus] * training.operations(base) / training.operations(learner))
 
 
 def _reference(run: Reference, corpus: Corpus, scratch: Path) -> tuple[Trained, dict[str, Any]]:

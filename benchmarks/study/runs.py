@@ -7,6 +7,7 @@ are asked for, and a stored result is known to be of this very run.
 import dataclasses
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.study import corpora, variants
@@ -115,33 +116,8 @@ class Learner:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Downstream:
-    """A model trained alike on every example of a part of the pool, as users train on a published set."""
-
-    learner: Learner
-    subset: Subset
-    budget: float  # of the pool's rows
-    seed: int
-
-    @property
-    def corpus(self) -> str:
-        """Of the pool."""
-        return self.learner.corpus
-
-    @property
-    def noise(self) -> float:
-        """Of the pool."""
-        return self.learner.noise
-
-    @property
-    def needs(self) -> "tuple[Run, ...]":
-        """The runs whose artifacts this one reads."""
-        return (self.learner.guide, self.learner)  # every subset has as many rows as the curated one
-
-
-@dataclass(frozen=True, kw_only=True)
-class Draws:
-    """Sub-batches that a finished learner would pick, drawn in several ways and compared (`benchmarks.study.gibbs`)."""
+class _OfLearner:
+    """What follows from a finished learner, on its pool."""
 
     learner: Learner
 
@@ -154,16 +130,33 @@ class Draws:
     def noise(self) -> float:
         """Of the pool."""
         return self.learner.noise
-
-    @property
-    def seed(self) -> int:
-        """The learner's."""
-        return self.learner.seed
 
     @property
     def needs(self) -> "tuple[Run, ...]":
         """The runs whose artifacts this one reads."""
         return (self.learner.guide, self.learner)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Downstream(_OfLearner):
+    """A model trained alike on every example of a part of the pool, as users train on a published set.
+
+    Every subset has as many rows as the curated one, so all of them need the learner.
+    """
+
+    subset: Subset
+    budget: float  # of the pool's rows
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws(_OfLearner):
+    """Sub-batches that a finished learner would pick, drawn in several ways and compared (`benchmarks.study.gibbs`)."""
+
+    @property
+    def seed(self) -> int:
+        """The learner's."""
+        return self.learner.seed
 
 
 Run = Reference | Learner | Downstream | Draws
@@ -194,6 +187,11 @@ def name_of(run: Run) -> str:
     """A name for files: of its kind, and of a digest of everything that decides it, the recipe included."""
     digest = hashlib.sha256(canonical_json({"run": identity(run), "recipe": _recipe(run.corpus)})).hexdigest()
     return f"{type(run).__name__.lower()}-{run.corpus}-{digest[:12]}"
+
+
+def artifact(scratch: Path, run: Run) -> Path:
+    """Where a run's parameters and counts lie."""
+    return scratch / f"{name_of(run)}.npz"
 
 
 def _recipe(corpus: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study.runs import Run, label, name_of
+from benchmarks.study.runs import Run, artifact, label, name_of
 from benchmarks.study.store import Store
 from schemas.errors import ConfigError
 
@@ -47,7 +47,7 @@ def missing(runs: Sequence[Run], store: Store, scratch: Path) -> list[Run]:
     def want(run: Run) -> None:
         wanted.add(name_of(run))
         for needed in run.needs:
-            if not (scratch / f"{name_of(needed)}.npz").exists():
+            if not artifact(scratch, needed).exists():
                 want(needed)
 
     for run in runs:

@@ -29,7 +29,7 @@ from trainer.step import Candidates, Part, Program, TrainState, distill_step, in
 from trainer.towers import TwoTowers
 
 _EMBED = 256  # rows at a time
-_SCORING = Scoring(batch=160)
+_SCORED = 160  # candidates at a time
 
 
 class Towers(NamedTuple):
@@ -128,14 +128,9 @@ def operations(learner: Learner) -> int:
 
     The reference's scores are cached; who goes by them alone does not have to embed the candidates.
     """
-    fine = flops.forward(TOWERS, PIXELS, TOWERS.text_length)
-    if learner.criterion in ("uniform", "easy_reference"):
-        return 3 * fine * learner.subbatch
-    coarse = flops.forward(TOWERS, PIXELS, TOWERS.text_length, COARSE_PATCH)
-    if not learner.flexi:
-        return fine * learner.superbatch + 3 * fine * learner.subbatch
-    halves = (learner.subbatch + 1) // 2, learner.subbatch // 2
-    return coarse * learner.superbatch + 3 * (fine * halves[0] + coarse * halves[1])
+    scored = 0 if learner.criterion in ("uniform", "easy_reference") else learner.superbatch
+    coarse = COARSE_PATCH if learner.flexi else None
+    return flops.of_batch(TOWERS, PIXELS, TOWERS.text_length, learner.subbatch, scored, coarse)
 
 
 def train_uniformly(
@@ -156,7 +151,7 @@ def train_uniformly(
         return state, Observed(float(loss), float(pairs.matched[rows].mean()))
 
     trained = _run(towers, program, steps, evaluation, step)
-    trained.operations = 3 * flops.forward(TOWERS, PIXELS, TOWERS.text_length) * batch_size
+    trained.operations = flops.of_batch(TOWERS, PIXELS, TOWERS.text_length, batch_size)
     return trained
 
 
@@ -174,10 +169,10 @@ def train_selectively(
       steps: updates.
     """
     towers = build(vocabulary, learner.seed)
-    scoring = Scoring(batch=160, patch=COARSE_PATCH, coarse_patch=COARSE_PATCH) if learner.flexi else _SCORING
+    coarse = COARSE_PATCH if learner.flexi else None
     program = Program(
         graph=towers.graph, optimisation=_optimisation(steps, learner.rate), selection=learner.selection,
-        scoring=scoring,
+        scoring=Scoring(batch=_SCORED, patch=coarse, coarse_patch=coarse),
     )  # fmt: skip
     blocks = Blocks(len(pool), BLOCK, learner.superbatch // BLOCK, learner.seed)
     key = jax.random.key(learner.seed)
