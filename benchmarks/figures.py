@@ -5,6 +5,8 @@ the round's report (`superbatch report`), which finds the same truth.
 """
 
 import json
+import os
+import platform
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +17,7 @@ from infra.round import Round
 from schemas import manifest as manifests
 from schemas import records, shards
 
-_RECALLS = {
+RECALLS = {
     "text_to_image_recall_at_1": "text→image R@1",
     "image_to_text_recall_at_1": "image→text R@1",
     "text_to_image_recall_at_10": "text→image R@10",
@@ -64,7 +66,9 @@ def summarise(settings: Round, truth_path: Path, seconds: float) -> dict[str, An
         },
         "kinds": {name: {str(kind): share(counted, kind) for kind in Truth} for name, counted in kinds.items()},
         "rows": {name: sum(counted.values()) for name, counted in kinds.items()},
+        "seeds": list(settings.downstream_seeds),
         "downstream": evaluations,
+        "machine": f"{os.cpu_count()} {platform.machine()} cores",
     }
 
 
@@ -80,9 +84,9 @@ def table(summary: dict[str, Any]) -> str:
         cells = f"{kinds['matched']:>10.1%}{kinds['mismatched']:>12.1%}{kinds['boilerplate']:>13.1%}"
         lines.append(f"{name:<16}{summary['rows'][name]:>8}{cells}")
     lines.append("")
-    lines.append(f"{'trained on':<16}" + "".join(f"{name:>17}" for name in _RECALLS.values()))
+    lines.append(f"{'trained on':<16}" + "".join(f"{name:>17}" for name in RECALLS.values()))
     for label, runs in summary["downstream"].items():
-        lines += [f"{label:<16}" + "".join(f"{run[name]:>17.1%}" for name in _RECALLS) for run in runs]
+        lines += [f"{label:<16}" + "".join(f"{run[name]:>17.1%}" for name in RECALLS) for run in runs]
     return "\n".join(lines)
 
 

@@ -19,6 +19,7 @@ LABELS = {"openmoji": "OpenMoji", "flickr8k": "Flickr8k"}
 BY_STEPS: dict[str, dict[str, Any]] = {
     "JEST, f = 0.8": {"as_many_steps": True},
     "JEST, f = 0.9": {"as_many_steps": True, "filter_ratio": 0.9},
+    "JEST, f = 0.95": {"as_many_steps": True, "filter_ratio": 0.95},
 }
 # With as many operations: for the question of operations.
 BY_OPERATIONS: dict[str, dict[str, Any]] = {
@@ -35,9 +36,13 @@ def of_seeds(make: Callable[..., Learner], corpus: str, noise: float, **changes:
 
 
 def ratio_of(records: Store, corpus: str, noise: float, changes: dict[str, Any]) -> Ratio | None:
-    """How much sooner a variant reaches the uniform learner's best; None unless all of them were run."""
-    base = found(records, of_seeds(uniform, corpus, noise))
-    ours = found(records, of_seeds(jest, corpus, noise, **changes))
+    """How much sooner a variant of JEST reaches the uniform learner's best; None unless all of them were run."""
+    return ratio_to(records, corpus, noise, of_seeds(jest, corpus, noise, **changes))
+
+
+def ratio_to(records: Store, corpus: str, noise: float, learners: Sequence[Learner]) -> Ratio | None:
+    """How much sooner learners reach the uniform learner's best, seed by seed; None unless all of them were run."""
+    base, ours = found(records, of_seeds(uniform, corpus, noise)), found(records, learners)
     return None if base is None or ours is None else ratio(base, ours)
 
 
@@ -104,8 +109,8 @@ def rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 2)
 
 
-def table(head: str, rows: Sequence[Sequence[str]]) -> str:
-    """Rows under a head whose columns ` | ` divides; the first two read from the left."""
+def table(head: str, rows: Sequence[Sequence[str]], left: int = 2) -> str:
+    """Rows under a head whose columns ` | ` divides; the first `left` read from the left, the others are numbers."""
     columns = head.split(" | ")
-    lines = [f"| {head} |", "|" + "|".join(["--"] * 2 + ["--:"] * (len(columns) - 2)) + "|"]
+    lines = [f"| {head} |", "|" + "|".join(["--"] * left + ["--:"] * (len(columns) - left)) + "|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"

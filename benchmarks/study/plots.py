@@ -15,6 +15,7 @@ from benchmarks.study.runs import Draws, Run
 from benchmarks.study.store import Store
 
 _UNIFORM = "#8a8a8a"
+_STYLES = {"uniform": "--", "uniform, nothing wrong": ":"}
 _COLOURS = ("#1f5fa8", "#7a3ea1", "#c2691f", "#2a7d4f")
 
 
@@ -41,6 +42,9 @@ def _curves(path: Path, corpus: str, records: Store) -> None:
             axis = axes[row, column]
             base = of_seeds(uniform, corpus, noise)
             _line(axis, records, base, "uniform", _UNIFORM, by_operations=bool(row))
+            if noise and not row:  # what there is to gain where nothing but the wrong captions costs steps
+                clean = of_seeds(uniform, corpus, 0.0)
+                _line(axis, records, clean, "uniform, nothing wrong", _UNIFORM, by_operations=False)
             for (name, changes), colour in zip(variants.items(), _COLOURS, strict=False):
                 runs = of_seeds(jest, corpus, noise, **changes)
                 _line(axis, records, runs, name, colour, by_operations=bool(row))
@@ -64,7 +68,7 @@ def _line(axis: Any, records: Store, runs: Sequence[Run], name: str, colour: str
     scores = 100 * np.stack([c.score for c in curves])
     mean, error = scores.mean(0), scores.std(0, ddof=1) / len(scores) ** 0.5
     x = curves[0].steps * (float(curves[0].operations) if by_operations else 1)
-    axis.plot(x, mean, color=colour, label=name, lw=1.4, ls="--" if name == "uniform" else "-")
+    axis.plot(x, mean, color=colour, label=name, lw=1.4, ls=_STYLES.get(name, "-"))
     axis.fill_between(x, mean - error, mean + error, color=colour, alpha=0.2, lw=0)
 
 

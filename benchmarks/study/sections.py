@@ -15,7 +15,7 @@ from benchmarks.study.cells import (
     matched_share,
     of_seeds,
     percent,
-    ratio_of,
+    ratio_to,
     rows_of_set,
     separation,
     share_of_set,
@@ -26,8 +26,9 @@ from benchmarks.study.cells import (
 from benchmarks.study.claims import compare, found, verdict
 from benchmarks.study.corpora import NAMES
 from benchmarks.study.experiments import NOISES, NOISIEST, jest, uniform
-from benchmarks.study.runs import LEARNING_RATE, Downstream, Draws, Reference
+from benchmarks.study.runs import LEARNING_RATE, Downstream, Draws, Learner, Reference
 from benchmarks.study.store import Store
+from benchmarks.study.whole_rounds import section
 
 
 def _what_was_run(records: Store) -> str:
@@ -41,15 +42,26 @@ def _what_was_run(records: Store) -> str:
 
 def _steps(records: Store) -> str:
     pictures = [f"![Scores over steps, {LABELS[corpus]}](results-curves-{corpus}.svg)\n" for corpus in NAMES]
-    return "\n".join([_sooner(records, BY_STEPS, "fewer steps", lambda ratio: ratio.steps), *pictures])
+
+    def learners(corpus: str, noise: float) -> dict[str, list[Learner]]:
+        clean = {"uniform, nothing wrong": of_seeds(uniform, corpus, 0.0)} if noise else {}
+        return {name: of_seeds(jest, corpus, noise, **changes) for name, changes in BY_STEPS.items()} | clean
+
+    return "\n".join([_sooner(records, learners, "fewer steps", lambda ratio: ratio.steps), *pictures])
 
 
 def _operations(records: Store) -> str:
-    return _sooner(records, BY_OPERATIONS, "fewer operations", lambda ratio: ratio.operations)
+    def learners(corpus: str, noise: float) -> dict[str, list[Learner]]:
+        return {name: of_seeds(jest, corpus, noise, **changes) for name, changes in BY_OPERATIONS.items()}
+
+    return _sooner(records, learners, "fewer operations", lambda ratio: ratio.operations)
 
 
 def _sooner(
-    records: Store, variants: dict[str, dict[str, Any]], head: str, of: Callable[[Ratio], list[float | None]]
+    records: Store,
+    learners: Callable[[str, float], dict[str, list[Learner]]],
+    head: str,
+    of: Callable[[Ratio], list[float | None]],
 ) -> str:
     rows = []
     for corpus in NAMES:
@@ -60,8 +72,8 @@ def _sooner(
             curves = [curve(record) for record in base]
             best = f"{percent([c.best for c in curves])}{'' if all(map(has_learned, base)) else ' †'}"
             at = ", ".join(f"{c.best_step:,}" for c in curves)
-            for name, changes in variants.items():
-                ratio, runs = ratio_of(records, corpus, noise, changes), of_seeds(jest, corpus, noise, **changes)
+            for name, runs in learners(corpus, noise).items():
+                ratio = ratio_to(records, corpus, noise, runs)
                 if ratio is not None:
                     score = best_and_last(records, runs)
                     rows.append([LABELS[corpus], f"{noise:g}", best, at, name, times(of(ratio)), score])
@@ -230,4 +242,5 @@ SECTIONS: dict[str, Callable[[Store], str]] = {
     "rounds": _rounds,
     "ablations": _ablations,
     "tuning": _tuning,
+    **{f"whole round, {corpus}": section(corpus) for corpus in NAMES},
 }

@@ -3,6 +3,7 @@
 import json
 
 from benchmarks import figures
+from benchmarks.study import whole_rounds
 from infra import round as rounds
 from schemas import manifest as manifests
 from schemas import records, shards
@@ -22,3 +23,8 @@ def test_summary_of_a_round(miniature, tmp_path):
     assert [len(runs) for runs in summary["downstream_recall_at_1"].values()] == [1, 1]
     lines = figures.table(summary).splitlines()
     assert lines[1].split()[:3] == ["pool", "96", "75.0%"]
+    shown = whole_rounds.shown(json.loads(json.dumps(summary))).splitlines()
+    assert "| pool | 96 | 75.0% | 25.0% | 0.0% |" in shown
+    [seed], [run] = settings.downstream_seeds, summary["downstream"]["curated"]
+    recalls = " | ".join(f"{100 * run[name]:.1f}" for name in figures.RECALLS)
+    assert f"| curated | {seed} | {recalls} |" in shown
