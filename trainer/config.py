@@ -194,7 +194,7 @@ class DistillConfig(TrainConfig):
     joint: bool = content(True)
     """condition every chunk on those before; --no-joint scores each example alone"""
     gain: float = content(1.0)
-    """inverse temperature of the draw"""
+    """inverse temperature of the draw, 1 in the paper; 0.25 drew clearly worse, 4 perhaps better (docs/results.md)"""
     flexi: bool = content(False)
     """Flexi-JEST: score in patches of twice the size; learn half of the sub-batch so, half in the preset's own"""
     scoring_resolution: int | None = content(None)

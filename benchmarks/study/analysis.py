@@ -95,6 +95,17 @@ def has_learned(record: Record) -> bool:
     return bool(of.best > untrained.mean() + 4 * untrained.std(ddof=1))
 
 
+def share_of_gibbs(draws: Record) -> dict[str, float]:
+    """How much learnability every way of drawing gains over random draws, as a share of what Gibbs sampling gains.
+
+    Args:
+      draws: the record of a comparison (`benchmarks.study.gibbs`); Gibbs sampling is its longest chain.
+    """
+    mean = {name: float(np.mean(values)) for name, values in draws["learnability"].items()}
+    longest = [value for name, value in mean.items() if name.endswith("exchanges")][-1]
+    return {name: (value - mean["random"]) / (longest - mean["random"]) for name, value in mean.items()}
+
+
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     """The mean over seeds and its standard error; 0 of a single seed."""
     array = np.asarray(values, float)

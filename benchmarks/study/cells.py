@@ -4,11 +4,12 @@ A score is shown as its best, a mean over the seeds with its standard error, and
 in percent.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks.study.analysis import Ratio, column, curve, mean_and_error, median, ratio
-from benchmarks.study.claims import Comparison, found
+from benchmarks.study.claims import Comparison, found, pooled, verdict
 from benchmarks.study.experiments import jest, uniform
 from benchmarks.study.runs import Learner, Run
 from benchmarks.study.store import Store
@@ -95,6 +96,26 @@ def signed(comparison: Comparison) -> str:
     """The mean of the paired differences ± its standard error, in percentage points."""
     mean, error = comparison.difference
     return f"{100 * mean:+.2f} ± {100 * error:.2f}"
+
+
+def relative(comparison: Comparison) -> str:
+    """The mean of the paired differences of logarithms ± its standard error, in percent of what it is compared with."""
+    mean, error = comparison.difference
+    return f"{100 * math.expm1(mean):+.0f} ± {100 * error * math.exp(mean):.0f} %"
+
+
+def judged(comparisons: Sequence[Comparison | None]) -> str:
+    """The verdict, and what all comparisons say together."""
+    run = [comparison for comparison in comparisons if comparison is not None]
+    if len(run) < 2:
+        return verdict(comparisons)
+    together = pooled(run)
+    return f"{verdict(comparisons)} Together {relative(together)} of the score: {told(together)}."
+
+
+def told(comparison: Comparison) -> str:
+    """What a comparison amounts to, in a word or three."""
+    return "better" if comparison.holds else "worse" if comparison.reversed else "not told apart"
 
 
 def times(ratios: Sequence[float | None]) -> str:

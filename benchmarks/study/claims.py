@@ -2,12 +2,15 @@
 
 A comparison holds if the differences of its seeds pass Student's one-sided t test at 5 %, and is reversed if they do
 with the other sign. A claim holds if all its comparisons do, holds partly if more hold than are reversed, and else does
-not hold here. Three seeds make that a coarse sieve, and of twenty comparisons without any effect one will hold.
+not hold here. Three seeds make that a coarse sieve, and of twenty comparisons without any effect one will hold. So all
+comparisons of a claim are also looked at together, which six seeds of two corpora decide.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from scipy import stats
 
 from benchmarks.study.analysis import Record, curve, mean_and_error
@@ -21,6 +24,7 @@ class Comparison:
 
     ours: list[float]  # one of each seed
     base: list[float]
+    corpus: str = ""  # whose seeds they are
 
     @property
     def difference(self) -> tuple[float, float]:
@@ -40,6 +44,22 @@ class Comparison:
     def _stands_out(self, sign: int) -> bool:
         mean, error = self.difference
         return len(self.ours) > 1 and sign * mean > float(stats.t.ppf(0.95, len(self.ours) - 1)) * error
+
+
+def pooled(comparisons: Sequence[Comparison]) -> Comparison:
+    """Several comparisons as one, of relative differences: the mean logarithm of every seed of every corpus.
+
+    Comparisons of the same corpus share their seeds' references and order, so a seed counts once.
+    """
+    of_corpora = defaultdict(list)
+    for comparison in comparisons:
+        of_corpora[comparison.corpus].append(comparison)
+
+    def side(name: str) -> list[float]:
+        logarithms = [np.log([getattr(c, name) for c in listed]).mean(0) for listed in of_corpora.values()]
+        return np.concatenate(logarithms).tolist()
+
+    return Comparison(side("ours"), side("base"))
 
 
 def verdict(comparisons: Sequence[Comparison | None]) -> str:
@@ -69,4 +89,4 @@ def found(store: Store, runs: Iterable[Run]) -> list[Record] | None:
 def compare(store: Store, ours: Sequence[Run], base: Sequence[Run]) -> Comparison | None:
     """Compares the best scores of runs, seed by seed; None unless all of them are there."""
     scores = best_scores(store, ours), best_scores(store, base)
-    return None if scores[0] is None or scores[1] is None else Comparison(scores[0], scores[1])
+    return None if scores[0] is None or scores[1] is None else Comparison(scores[0], scores[1], ours[0].corpus)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.study.analysis import curve
+from benchmarks.study.analysis import curve, share_of_gibbs
 from benchmarks.study.cells import BY_OPERATIONS, BY_STEPS, of_seeds
 from benchmarks.study.claims import found
 from benchmarks.study.corpora import NAMES
@@ -73,23 +73,20 @@ def _line(axis: Any, records: Store, runs: Sequence[Run], name: str, colour: str
 
 
 def _gibbs(path: Path, comparisons: list[dict[str, Any]]) -> None:
+    """Chunks and Gibbs's exchanges on one axis: both are draws, each of which waits for the one before."""
     from matplotlib import pyplot as plt
 
     figure, axis = plt.subplots(figsize=(5.4, 3.6), layout="constrained")
-    names = list(comparisons[0]["learnability"])
-    values = {name: np.array([np.mean(c["learnability"][name]) for c in comparisons]) for name in names}
-    errors = {name: value.std(ddof=1) / len(value) ** 0.5 if len(value) > 1 else 0.0 for name, value in values.items()}
-    chunked = [name for name in names if name.endswith("chunks")]
-    counts = [int(name.split()[0]) for name in chunked]
-    axis.errorbar(
-        counts, [values[n].mean() for n in chunked], [errors[n] for n in chunked], marker="o", ms=4, color="#1f5fa8",
-        label="drawn in chunks",
-    )  # fmt: skip
-    longest = [name for name in names if name.endswith("exchanges")][-1]
-    for name, label, style in ((longest, f"Gibbs, {longest}", "-"), ("random", "at random", ":")):
-        axis.axhline(values[name].mean(), color="#444444", ls=style, lw=1.2, label=label)
-    axis.set(xscale="log", xlabel="chunks", ylabel="learnability of the sub-batch, nats")
-    axis.set_xticks(counts, [str(count) for count in counts], minor=False)
+    gained = [share_of_gibbs(comparison) for comparison in comparisons]
+    for kind, label, colour in (("chunks", "in chunks", _COLOURS[0]), ("exchanges", "Gibbs, one by one", _UNIFORM)):
+        names = [name for name in gained[0] if name.endswith(kind)]
+        values = 100 * np.array([[of[name] for name in names] for of in gained])
+        error = values.std(0, ddof=1) / len(values) ** 0.5
+        draws = [int(name.split()[0]) for name in names]
+        axis.errorbar(draws, values.mean(0), error, marker="o", ms=4, color=colour, label=label)
+    ticks = [4**k for k in range(6)]
+    axis.set(xscale="log", xlabel="draws one after another", ylabel="learnability gained, % of Gibbs sampling's")
+    axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks], minor=False)
     axis.minorticks_off()
     axis.grid(alpha=0.3)
     axis.legend(frameon=False)

@@ -4,31 +4,35 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.study import experiments, schedule
-from benchmarks.study.analysis import Ratio, curve, has_learned
+from benchmarks.study import corpora, experiments, schedule
+from benchmarks.study.analysis import Ratio, curve, has_learned, share_of_gibbs
 from benchmarks.study.cells import (
     BY_OPERATIONS,
     BY_STEPS,
     LABELS,
     SEEDS,
     best_and_last,
+    judged,
     matched_share,
     of_seeds,
     percent,
     ratio_to,
+    relative,
     rows_of_set,
     separation,
     share_of_set,
     signed,
     table,
     times,
+    told,
 )
-from benchmarks.study.claims import compare, found, verdict
+from benchmarks.study.claims import compare, found, pooled
 from benchmarks.study.corpora import NAMES
 from benchmarks.study.experiments import NOISES, NOISIEST, jest, uniform
-from benchmarks.study.runs import LEARNING_RATE, Downstream, Draws, Learner, Reference
+from benchmarks.study.runs import LEARNING_RATE, TOWERS, Downstream, Draws, Learner, Reference
 from benchmarks.study.store import Store
 from benchmarks.study.whole_rounds import section
+from trainer import flops, presets
 
 
 def _what_was_run(records: Store) -> str:
@@ -80,17 +84,39 @@ def _sooner(
     return table(f"corpus | noise | uniform's best score | at step | against it | {head} | its own score", rows)
 
 
+def _costs(records: Store) -> str:
+    del records  # arithmetic, by the accounting that every run was given its steps by
+    towers = {"`nano`, as here": (TOWERS, corpora.PIXELS), "`B/16`, at 224 pixels": (presets.get("B/16"), 224)}
+    rows = []
+    for name, (preset, pixels) in towers.items():
+        costs = functools.partial(flops.of_batch, preset, pixels, preset.text_length, 64)
+        scored = [round(64 / (1 - f)) for f in experiments.RATIOS[1:]]
+        coarse = 2 * preset.patch_size
+        listed = [*(costs(count) for count in scored), *(costs(count, coarse) for count in scored)]
+        saved = flops.forward(preset, pixels, preset.text_length, coarse) / flops.forward(
+            preset, pixels, preset.text_length
+        )
+        rows.append([name, *(f"{cost / costs():.2f}" for cost in listed), f"{saved:.0%}"])
+    heads = " | ".join(f"{name}, f = {f:g}" for name in ("JEST", "Flexi-JEST") for f in experiments.RATIOS[1:])
+    return table(f"towers | {heads} | a coarse pass, of a fine one", rows, left=1)
+
+
 def _criteria(records: Store) -> str:
-    rows, comparisons = [], {name: [] for name in experiments.CRITERIA[:3]}
+    rows, comparisons, at_equal_steps = [], {name: [] for name in experiments.CRITERIA[:3]}, []
     for corpus in NAMES:
         for noise in reversed(NOISES):
             runs = {"uniform": of_seeds(uniform, corpus, noise)}
             runs |= {name: of_seeds(jest, corpus, noise, criterion=name) for name in experiments.CRITERIA[1:]}
+            runs["as many steps"] = of_seeds(jest, corpus, noise, as_many_steps=True)
+            at_equal_steps.append(compare(records, runs["as many steps"], runs["easy_reference"]))
             rows.append([LABELS[corpus], f"{noise:g}", *(best_and_last(records, listed) for listed in runs.values())])
             for other, compared in comparisons.items():
                 compared.append(compare(records, runs["learnability"], runs[other]))
-    words = [f"Learnability against {name.replace('_', ' ')}. {verdict(c)}" for name, c in comparisons.items()]
-    shown = table("corpus | noise | uniform | hard learner | easy reference | learnability", rows)
+    words = [f"Learnability against {name.replace('_', ' ')}. {judged(c)}" for name, c in comparisons.items()]
+    words.append(f"Learnability against easy reference, with as many steps. {judged(at_equal_steps)}")
+    shown = table(
+        "corpus | noise | uniform | hard learner | easy reference | learnability | learnability, as many steps", rows
+    )
     return "\n\n".join([shown, *words])
 
 
@@ -105,18 +131,28 @@ def _joint(records: Store) -> str:
             rows.append([LABELS[corpus], name, *(best_and_last(records, runs) for runs in both), *picked])
             comparisons.append(compare(records, *both))
     shown = table("corpus | setting | joint | independent | matched picks, joint | independent", rows)
-    return f"{shown}\n{verdict(comparisons)}"
+    return f"{shown}\n{judged(comparisons)}"
 
 
 def _chunks(records: Store) -> str:
-    rows, pictures = [], []
+    rows, pictures, comparisons = [], [], {count: [] for count in experiments.CHUNKS[:-1]}
     for corpus in NAMES:
-        listed = [of_seeds(jest, corpus, NOISIEST, chunks=count) for count in experiments.CHUNKS]
-        rows.append([LABELS[corpus], *(best_and_last(records, runs) for runs in listed)])
-        if found(records, [Draws(learner=learner) for learner in of_seeds(jest, corpus, NOISIEST)]):
-            words = f"Learnability by chunks, and by Gibbs sampling, {LABELS[corpus]}"
+        runs = {count: of_seeds(jest, corpus, NOISIEST, chunks=count) for count in experiments.CHUNKS}
+        drawn = found(records, [Draws(learner=learner) for learner in of_seeds(jest, corpus, NOISIEST)])
+        gained = ["not run"] * len(runs)
+        if drawn is not None:
+            shares = [share_of_gibbs(record) for record in drawn]
+            gained = [percent([share[f"{count} chunks"] for share in shares]) for count in runs]
+            words = f"Learnability gained by drawing in chunks and by Gibbs sampling, {LABELS[corpus]}"
             pictures.append(f"![{words}](results-gibbs-{corpus}.svg)\n")
-    return "\n".join([table("corpus | 1 chunk | 4 chunks | 16 chunks", rows), *pictures])
+        rows.append([LABELS[corpus], "score, %", *(best_and_last(records, listed) for listed in runs.values())])
+        rows.append([LABELS[corpus], "learnability gained, % of Gibbs sampling's", *gained])
+        for count, compared in comparisons.items():
+            compared.append(compare(records, runs[experiments.CHUNKS[-1]], runs[count]))
+    words = [
+        f"The score with 16 chunks against {count}. {judged(compared)}\n" for count, compared in comparisons.items()
+    ]
+    return "\n".join([table("corpus | of | 1 chunk | 4 chunks | 16 chunks", rows), *words, *pictures])
 
 
 def _flexi(records: Store) -> str:
@@ -129,7 +165,7 @@ def _flexi(records: Store) -> str:
                 rows.append([LABELS[corpus], f"{noise:g}", f"{f:g}", *shown])
                 comparisons.append(compare(records, coarse, fine))
     shown = table("corpus | noise | f | JEST | Flexi-JEST", rows)
-    return f"{shown}\nFlexi-JEST against JEST at equal operations. {verdict(comparisons)}"
+    return f"{shown}\nFlexi-JEST against JEST at equal operations. {judged(comparisons)}"
 
 
 def _references(records: Store) -> str:
@@ -152,7 +188,7 @@ def _references(records: Store) -> str:
         "corpus | clean pictures | the reference alone | its separation | JEST with it | its separation, unseen rows "
         "| the bootstrapped one's | JEST with that", rows
     )  # fmt: skip
-    return f"{shown}\nA learner with the bootstrapped reference against one with the first. {verdict(comparisons)}"
+    return f"{shown}\nA learner with the bootstrapped reference against one with the first. {judged(comparisons)}"
 
 
 def _distillation(records: Store) -> str:
@@ -170,7 +206,7 @@ def _distillation(records: Store) -> str:
             for other, compared in comparisons.items():
                 compared.append(compare(records, runs["curated"], runs[other]))
     names = {"control": "the random control", "top_reference": "the rows with the highest reference scores"}
-    words = [f"Curated against {names[other]}. {verdict(compared)}" for other, compared in comparisons.items()]
+    words = [f"Curated against {names[other]}. {judged(compared)}" for other, compared in comparisons.items()]
     shown = table("corpus | budget | rows | curated | control | top reference | matched share of the three", rows)
     return "\n\n".join([shown, *words])
 
@@ -192,22 +228,29 @@ def _rounds(records: Store) -> str:
         "corpus | round | its reference | separation | its learner | matched share of its curated set | a model of it",
         rows,
     )
-    return f"{shown}\nA model on a round's curated set against one on the round's before. {verdict(comparisons)}"
+    return f"{shown}\nA model on a round's curated set against one on the round's before. {judged(comparisons)}"
 
 
 def _ablations(records: Store) -> str:
-    rows = []
+    rows, both = [], {name: [] for name in experiments.variants(NAMES[0])}
     for corpus in NAMES:
         usual = functools.partial(jest, corpus, NOISIEST)
         for name, make in ({"as it is": usual} | experiments.variants(corpus)).items():
             runs = [make(seed) for seed in SEEDS]
             difference = compare(records, runs, [usual(seed) for seed in SEEDS])
+            if name in both and difference is not None:
+                both[name].append(difference)
             rows.append(
                 [LABELS[corpus], name, best_and_last(records, runs),
-                 "" if difference is None or make is usual else signed(difference),
+                 signed(difference) if name in both and difference else "",
                  matched_share(records, runs), separation(records, runs)]
             )  # fmt: skip
-    return table("corpus | change | score | against it as it is | matched picks | separation", rows)
+    shown = table("corpus | change | score | against it as it is | matched picks | separation", rows)
+    complete = {name: pooled(listed) for name, listed in both.items() if len(listed) == len(NAMES)}
+    together = [[name, relative(comparison), told(comparison)] for name, comparison in complete.items()]
+    return (
+        shown + "\n" + table("change | score, both corpora together | beyond what the seeds explain", together, left=1)
+    )
 
 
 def _tuning(records: Store) -> str:
@@ -233,6 +276,7 @@ SECTIONS: dict[str, Callable[[Store], str]] = {
     "what was run": _what_was_run,
     "steps": _steps,
     "operations": _operations,
+    "costs": _costs,
     "criteria": _criteria,
     "joint": _joint,
     "chunks": _chunks,

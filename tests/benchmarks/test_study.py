@@ -13,9 +13,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.study import __main__ as command
-from benchmarks.study import corpora, execute, experiments, gibbs, page, runs, schedule, training, variants
+from benchmarks.study import (
+    analysis,
+    cells,
+    corpora,
+    execute,
+    experiments,
+    gibbs,
+    page,
+    runs,
+    schedule,
+    training,
+    variants,
+)
 from benchmarks.study.analysis import Curve, Ratio, has_learned, median, ratio
-from benchmarks.study.claims import Comparison, verdict
+from benchmarks.study.claims import Comparison, pooled, verdict
 from benchmarks.study.experiments import jest, uniform
 from benchmarks.study.runs import Downstream, Draws, Learner, Reference, identity, label, name_of
 from benchmarks.study.store import Store
@@ -206,6 +218,18 @@ def test_a_claim_holds_partly_if_more_comparisons_hold_than_are_reversed():
     assert verdict([None]) == "**Not run yet.**"
 
 
+def test_comparisons_of_a_corpus_count_each_seed_once():
+    first = Comparison([2.0, 4.0], [1.0, 1.0], "a")
+    second = Comparison([2.0, 0.25], [1.0, 1.0], "a")
+    other = Comparison([8.0, 8.0], [2.0, 4.0], "b")
+    together = pooled([first, other, second])
+    differences = np.subtract(together.ours, together.base)
+    assert differences == pytest.approx(np.log([2.0, 1.0, 4.0, 2.0]))
+    assert cells.relative(together) == "+100 ± 57 %"  # the middle of 2, 1, 4 and 2 on a logarithmic scale
+    assert cells.judged([first, None]) == verdict([first, None])  # one says nothing beside its own
+    assert cells.judged([other, other]).endswith("Together +183 ± 98 % of the score: not told apart.")
+
+
 def test_separation_is_the_chance_that_a_matched_pair_is_better_aligned():
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(2, 50, 4)).astype(np.float32)
@@ -341,6 +365,12 @@ def test_a_round_of_the_study_counts_its_picks_and_trains_on_them(small, tmp_pat
     means = {name: np.mean(values) for name, values in drawn["learnability"].items()}
     assert means["16 chunks"] > means["random"]
     assert list(drawn["parents"]) == [name_of(learner.guide), name_of(learner)]
+
+
+def test_learnability_is_told_as_a_share_of_what_the_longest_gibbs_chain_gains():
+    draws = {"random": [-3.0, -1.0], "16 chunks": [2.0, 2.0], "8 exchanges": [-1.0, 1.0], "32 exchanges": [1.0, 3.0]}
+    shares = analysis.share_of_gibbs({"learnability": draws})
+    assert shares == {"random": 0.0, "16 chunks": 1.0, "8 exchanges": 0.5, "32 exchanges": 1.0}
 
 
 # --- The page ---------------------------------------------------------------------------------------------------------
