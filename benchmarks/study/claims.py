@@ -62,16 +62,29 @@ def pooled(comparisons: Sequence[Comparison]) -> Comparison:
     return Comparison(side("ours"), side("base"))
 
 
-def verdict(comparisons: Sequence[Comparison | None]) -> str:
-    """One word or three, and the counts behind it; None is a comparison that was not run."""
+def word(comparisons: Sequence[Comparison | None]) -> str:
+    """What a claim's comparisons amount to, in one word or a few; None is a comparison that was not run."""
     run = [comparison for comparison in comparisons if comparison is not None]
     if not run:
-        return "**Not run yet.**"
+        return "Not run yet"
     held, against = sum(c.holds for c in run), sum(c.reversed for c in run)
-    word = "Holds" if held == len(run) else "Holds partly" if held > against else "Does not hold here"
+    said = "Holds" if held == len(run) else "Holds partly" if held > against else "Does not hold here"
+    return said if len(run) == len(comparisons) else f"{said} so far"
+
+
+def counts(comparisons: Sequence[Comparison | None]) -> str:
+    """How many comparisons say so, and how many the contrary."""
+    run = [comparison for comparison in comparisons if comparison is not None]
+    held, against = sum(c.holds for c in run), sum(c.reversed for c in run)
     missing = len(comparisons) - len(run)
-    count = f"better in {held} of {len(run)} comparisons" + (f", worse in {against}" if against else "")
-    return f"**{word}{' so far' if missing else ''}**: {count}" + (f"; {missing} not run." if missing else ".")
+    said = f"better in {held} of {len(run)} comparisons" + (f", worse in {against}" if against else "")
+    return said + (f"; {missing} not run" if missing else "")
+
+
+def verdict(comparisons: Sequence[Comparison | None]) -> str:
+    """The word, and the counts behind it."""
+    said = f"**{word(comparisons)}**"
+    return f"{said}: {counts(comparisons)}." if any(comparisons) else f"{said[:-2]}.**"
 
 
 def best_scores(store: Store, runs: Iterable[Run]) -> list[float] | None:

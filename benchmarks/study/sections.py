@@ -1,10 +1,14 @@
-"""The tables and verdicts of docs/results.md, one function for each of the study's questions."""
+"""The tables and claims of docs/results.md, one function for each of the study's questions.
+
+Enters: the records. Leaves: what the page shows of them, and the comparisons that each claim rests on.
+"""
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.study import corpora, experiments, schedule
+from benchmarks.study import corpora, experiments
 from benchmarks.study.analysis import Ratio, curve, has_learned, share_of_gibbs
 from benchmarks.study.cells import (
     BY_OPERATIONS,
@@ -12,7 +16,6 @@ from benchmarks.study.cells import (
     LABELS,
     SEEDS,
     best_and_last,
-    judged,
     matched_share,
     of_seeds,
     percent,
@@ -26,39 +29,38 @@ from benchmarks.study.cells import (
     times,
     told,
 )
-from benchmarks.study.claims import compare, found, pooled
+from benchmarks.study.claims import Comparison, compare, found, pooled
 from benchmarks.study.corpora import NAMES
 from benchmarks.study.experiments import NOISES, NOISIEST, jest, uniform
 from benchmarks.study.runs import LEARNING_RATE, TOWERS, Downstream, Draws, Learner, Reference
 from benchmarks.study.store import Store
-from benchmarks.study.whole_rounds import section
 from trainer import flops, presets
 
 
-def _what_was_run(records: Store) -> str:
-    runs = schedule.with_needs(run for ask in experiments.ALL.values() for name in NAMES for run in ask(name, SEEDS))
-    done = [records[run] for run in runs if run in records]
-    hours, machines = sum(record["seconds"] for record in done) / 3600, sorted({record["machine"] for record in done})
-    missing = len(runs) - len(done)
-    said = f"{len(done)} runs, {hours:.1f} core-hours, on: {'; '.join(machines)}."
-    return said + (f" **{missing} of the study's {len(runs)} runs are missing.**" if missing else "")
+@dataclass(frozen=True)
+class Answer:
+    """What was found out about a question."""
+
+    shown: str  # tables and pictures, Markdown
+    # What is compared, in words, and the comparisons; None is one that was not run.
+    claims: dict[str, list[Comparison | None]] = field(default_factory=dict)
 
 
-def _steps(records: Store) -> str:
+def _steps(records: Store) -> Answer:
     pictures = [f"![Scores over steps, {LABELS[corpus]}](results-curves-{corpus}.svg)\n" for corpus in NAMES]
 
     def learners(corpus: str, noise: float) -> dict[str, list[Learner]]:
         clean = {"uniform, nothing wrong": of_seeds(uniform, corpus, 0.0)} if noise else {}
         return {name: of_seeds(jest, corpus, noise, **changes) for name, changes in BY_STEPS.items()} | clean
 
-    return "\n".join([_sooner(records, learners, "fewer steps", lambda ratio: ratio.steps), *pictures])
+    return Answer("\n".join([_sooner(records, learners, "fewer steps", lambda ratio: ratio.steps), *pictures]))
 
 
-def _operations(records: Store) -> str:
+def _operations(records: Store) -> Answer:
     def learners(corpus: str, noise: float) -> dict[str, list[Learner]]:
         return {name: of_seeds(jest, corpus, noise, **changes) for name, changes in BY_OPERATIONS.items()}
 
-    return _sooner(records, learners, "fewer operations", lambda ratio: ratio.operations)
+    return Answer(_sooner(records, learners, "fewer operations", lambda ratio: ratio.operations))
 
 
 def _sooner(
@@ -84,7 +86,7 @@ def _sooner(
     return table(f"corpus | noise | uniform's best score | at step | against it | {head} | its own score", rows)
 
 
-def _costs(records: Store) -> str:
+def _costs(records: Store) -> Answer:
     del records  # arithmetic, by the accounting that every run was given its steps by
     towers = {"`nano`, as here": (TOWERS, corpora.PIXELS), "`B/16`, at 224 pixels": (presets.get("B/16"), 224)}
     rows = []
@@ -98,10 +100,10 @@ def _costs(records: Store) -> str:
         )
         rows.append([name, *(f"{cost / costs():.2f}" for cost in listed), f"{saved:.0%}"])
     heads = " | ".join(f"{name}, f = {f:g}" for name in ("JEST", "Flexi-JEST") for f in experiments.RATIOS[1:])
-    return table(f"towers | {heads} | a coarse pass, of a fine one", rows, left=1)
+    return Answer(table(f"towers | {heads} | a coarse pass, of a fine one", rows, left=1))
 
 
-def _criteria(records: Store) -> str:
+def _criteria(records: Store) -> Answer:
     rows, comparisons, at_equal_steps = [], {name: [] for name in experiments.CRITERIA[:3]}, []
     for corpus in NAMES:
         for noise in reversed(NOISES):
@@ -112,15 +114,15 @@ def _criteria(records: Store) -> str:
             rows.append([LABELS[corpus], f"{noise:g}", *(best_and_last(records, listed) for listed in runs.values())])
             for other, compared in comparisons.items():
                 compared.append(compare(records, runs["learnability"], runs[other]))
-    words = [f"Learnability against {name.replace('_', ' ')}. {judged(c)}" for name, c in comparisons.items()]
-    words.append(f"Learnability against easy reference, with as many steps. {judged(at_equal_steps)}")
+    claims = {f"Learnability against {name.replace('_', ' ')}": compared for name, compared in comparisons.items()}
+    claims["Learnability against easy reference, with as many steps"] = at_equal_steps
     shown = table(
         "corpus | noise | uniform | hard learner | easy reference | learnability | learnability, as many steps", rows
     )
-    return "\n\n".join([shown, *words])
+    return Answer(shown, claims)
 
 
-def _joint(records: Store) -> str:
+def _joint(records: Store) -> Answer:
     rows, comparisons = [], []
     for corpus in NAMES:
         settings: dict[str, dict[str, Any]] = {f"f = {f:g}": {"filter_ratio": f} for f in experiments.RATIOS}
@@ -131,10 +133,10 @@ def _joint(records: Store) -> str:
             rows.append([LABELS[corpus], name, *(best_and_last(records, runs) for runs in both), *picked])
             comparisons.append(compare(records, *both))
     shown = table("corpus | setting | joint | independent | matched picks, joint | independent", rows)
-    return f"{shown}\n{judged(comparisons)}"
+    return Answer(shown, {"Drawn jointly against independently": comparisons})
 
 
-def _chunks(records: Store) -> str:
+def _chunks(records: Store) -> Answer:
     rows, pictures, comparisons = [], [], {count: [] for count in experiments.CHUNKS[:-1]}
     for corpus in NAMES:
         runs = {count: of_seeds(jest, corpus, NOISIEST, chunks=count) for count in experiments.CHUNKS}
@@ -149,13 +151,11 @@ def _chunks(records: Store) -> str:
         rows.append([LABELS[corpus], "learnability gained, % of Gibbs sampling's", *gained])
         for count, compared in comparisons.items():
             compared.append(compare(records, runs[experiments.CHUNKS[-1]], runs[count]))
-    words = [
-        f"The score with 16 chunks against {count}. {judged(compared)}\n" for count, compared in comparisons.items()
-    ]
-    return "\n".join([table("corpus | of | 1 chunk | 4 chunks | 16 chunks", rows), *words, *pictures])
+    claims = {f"16 chunks against {count}": compared for count, compared in comparisons.items()}
+    return Answer("\n".join([table("corpus | of | 1 chunk | 4 chunks | 16 chunks", rows), *pictures]), claims)
 
 
-def _flexi(records: Store) -> str:
+def _flexi(records: Store) -> Answer:
     rows, comparisons = [], []
     for corpus in NAMES:
         for noise in reversed(NOISES):
@@ -165,10 +165,10 @@ def _flexi(records: Store) -> str:
                 rows.append([LABELS[corpus], f"{noise:g}", f"{f:g}", *shown])
                 comparisons.append(compare(records, coarse, fine))
     shown = table("corpus | noise | f | JEST | Flexi-JEST", rows)
-    return f"{shown}\nFlexi-JEST against JEST at equal operations. {judged(comparisons)}"
+    return Answer(shown, {"Flexi-JEST against JEST at equal operations": comparisons})
 
 
-def _references(records: Store) -> str:
+def _references(records: Store) -> Answer:
     rows, comparisons = [], []
     for corpus in NAMES:
         for pictures in experiments.PICTURES:
@@ -188,10 +188,10 @@ def _references(records: Store) -> str:
         "corpus | clean pictures | the reference alone | its separation | JEST with it | its separation, unseen rows "
         "| the bootstrapped one's | JEST with that", rows
     )  # fmt: skip
-    return f"{shown}\nA learner with the bootstrapped reference against one with the first. {judged(comparisons)}"
+    return Answer(shown, {"A learner with the bootstrapped reference against one with the first": comparisons})
 
 
-def _distillation(records: Store) -> str:
+def _distillation(records: Store) -> Answer:
     rows, comparisons = [], {"control": [], "top_reference": []}
     for corpus in NAMES:
         learners = of_seeds(jest, corpus, NOISIEST)
@@ -206,12 +206,12 @@ def _distillation(records: Store) -> str:
             for other, compared in comparisons.items():
                 compared.append(compare(records, runs["curated"], runs[other]))
     names = {"control": "the random control", "top_reference": "the rows with the highest reference scores"}
-    words = [f"Curated against {names[other]}. {judged(compared)}" for other, compared in comparisons.items()]
+    claims = {f"A model of the curated set against one of {names[k]}": listed for k, listed in comparisons.items()}
     shown = table("corpus | budget | rows | curated | control | top reference | matched share of the three", rows)
-    return "\n\n".join([shown, *words])
+    return Answer(shown, claims)
 
 
-def _rounds(records: Store) -> str:
+def _rounds(records: Store) -> Answer:
     rows, comparisons = [], []
     for corpus in NAMES:
         chains = [list(experiments.chain(corpus, seed)) for seed in SEEDS]
@@ -228,10 +228,10 @@ def _rounds(records: Store) -> str:
         "corpus | round | its reference | separation | its learner | matched share of its curated set | a model of it",
         rows,
     )
-    return f"{shown}\nA model on a round's curated set against one on the round's before. {judged(comparisons)}"
+    return Answer(shown, {"A model of a round's curated set against one of the round's before": comparisons})
 
 
-def _ablations(records: Store) -> str:
+def _ablations(records: Store) -> Answer:
     rows, both = [], {name: [] for name in experiments.variants(NAMES[0])}
     for corpus in NAMES:
         usual = functools.partial(jest, corpus, NOISIEST)
@@ -248,12 +248,11 @@ def _ablations(records: Store) -> str:
     shown = table("corpus | change | score | against it as it is | matched picks | separation", rows)
     complete = {name: pooled(listed) for name, listed in both.items() if len(listed) == len(NAMES)}
     together = [[name, relative(comparison), told(comparison)] for name, comparison in complete.items()]
-    return (
-        shown + "\n" + table("change | score, both corpora together | beyond what the seeds explain", together, left=1)
-    )
+    head = "change | score, both corpora together | beyond what the seeds explain"
+    return Answer(f"{shown}\n{table(head, together, left=1)}")
 
 
-def _tuning(records: Store) -> str:
+def _tuning(records: Store) -> Answer:
     rates = [
         [LABELS[corpus], f"{LEARNING_RATE[corpus]:g}"]
         + [best_and_last(records, [run]) for run in experiments.rates(corpus)]
@@ -269,11 +268,11 @@ def _tuning(records: Store) -> str:
             gains.append([LABELS[corpus], f"{run.gain:g}", shown, best_and_last(records, [run])])
     heads = " | ".join(f"{rate:g}" for rate in experiments.RATES)
     first = table(f"uniform, corpus | rate taken | {heads}", rates)
-    return first + "\n" + table("JEST, f = 0.9, corpus | gain | steps to uniform's best | score", gains)
+    second = table("JEST, f = 0.9, corpus | gain | steps to uniform's best | score", gains)
+    return Answer(f"{first}\n{second}")
 
 
-SECTIONS: dict[str, Callable[[Store], str]] = {
-    "what was run": _what_was_run,
+QUESTIONS: dict[str, Callable[[Store], Answer]] = {
     "steps": _steps,
     "operations": _operations,
     "costs": _costs,
@@ -286,5 +285,4 @@ SECTIONS: dict[str, Callable[[Store], str]] = {
     "rounds": _rounds,
     "ablations": _ablations,
     "tuning": _tuning,
-    **{f"whole round, {corpus}": section(corpus) for corpus in NAMES},
 }

@@ -20,6 +20,7 @@ from benchmarks.study import (
     execute,
     experiments,
     gibbs,
+    overview,
     page,
     runs,
     schedule,
@@ -379,27 +380,27 @@ def test_learnability_is_told_as_a_share_of_what_the_longest_gibbs_chain_gains()
 def test_the_page_and_the_headline_show_what_was_measured():
     written, records = page.PAGE.read_text(), Store()
     assert page.rendered(written, records) == written
-    assert json.loads(page.HEADLINE.read_text()) == page.headline(records)
+    assert json.loads(page.HEADLINE.read_text()) == overview.headline(records)
 
 
 def test_the_headline_names_seeds_files_and_runs(tmp_path):
     store = Store(tmp_path)
-    assert page.headline(store) == []
-    for seed in page.SEEDS:
+    assert overview.headline(store) == []
+    for seed in cells.SEEDS:
         store.add(uniform("openmoji", 0.4, seed), record([0.1, 0.2, 0.2, 0.4]))
         store.add(jest("openmoji", 0.4, seed, as_many_steps=True), record([0.5, 0.5], operations=20, steps=[4, 8]))
         for changes in ({"filter_ratio": 0.9}, {"flexi": True}):
             slow = record([0.5, 0.5], operations=20, steps=[8, 9])
             store.add(jest("openmoji", 0.4, seed, **changes), slow)
-    [row] = page.headline(store)
+    [row] = overview.headline(store)
     assert (row["corpus"], row["noise"], row["seeds"]) == ("openmoji", 0.4, [1, 2, 3])
     assert (row["steps_ratio"], row["steps_of"]) == (10.0, "JEST, f = 0.8")
     assert (row["flops_ratio"], row["flops_of"]) == (2.5, "JEST, f = 0.9")
     assert row["flops_of_seeds"] == {"JEST, f = 0.9": [2.5] * 3, "Flexi-JEST, f = 0.8": [2.5] * 3}
     assert row["result_files"] == ["study/openmoji-0.4.json"]
-    assert row["runs"]["uniform"] == [name_of(uniform("openmoji", 0.4, seed)) for seed in page.SEEDS]
+    assert row["runs"]["uniform"] == [name_of(uniform("openmoji", 0.4, seed)) for seed in cells.SEEDS]
 
 
 def test_a_page_without_a_place_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="0 places for 'what was run'"):
+    with pytest.raises(ValueError, match="0 places for 'in short'"):
         page.rendered("# Results\n", Store(tmp_path))

@@ -1,0 +1,109 @@
+"""What the study comes to: how much was run, the headline figures, and every claim in one line.
+
+Enters: the records. Leaves: `headline.json`'s content, and the first sections of docs/results.md.
+"""
+
+from typing import Any
+
+from benchmarks.study import experiments, schedule
+from benchmarks.study.analysis import has_learned, median
+from benchmarks.study.cells import (
+    BY_OPERATIONS,
+    BY_STEPS,
+    LABELS,
+    SEEDS,
+    of_seeds,
+    ratio_of,
+    relative,
+    rounded,
+    table,
+    told,
+)
+from benchmarks.study.claims import compare, counts, found, pooled, word
+from benchmarks.study.corpora import NAMES
+from benchmarks.study.experiments import NOISES, jest, uniform
+from benchmarks.study.sections import QUESTIONS
+from benchmarks.study.store import Store
+
+
+def what_was_run(records: Store) -> str:
+    """How many runs, how long, and on what."""
+    runs = schedule.with_needs(run for ask in experiments.ALL.values() for name in NAMES for run in ask(name, SEEDS))
+    done = [records[run] for run in runs if run in records]
+    hours, machines = sum(record["seconds"] for record in done) / 3600, sorted({record["machine"] for record in done})
+    missing = len(runs) - len(done)
+    said = f"{len(done)} runs, {hours:.1f} core-hours, on: {'; '.join(machines)}."
+    return said + (f" **{missing} of the study's {len(runs)} runs are missing.**" if missing else "")
+
+
+def in_short(records: Store) -> str:
+    """The headline by corpus and noise, and every claim with its verdict."""
+    rows = []
+    for row in headline(records):
+        corpus, noise = row["corpus"], row["noise"]
+        sooner = [_sooner(row[f"{of}_ratio"], row[f"{of}_of"]) for of in ("steps", "flops")]
+        longer = of_seeds(jest, corpus, noise, as_many_steps=True)
+        gained = compare(records, longer, of_seeds(uniform, corpus, noise))
+        score = "" if gained is None else f"{relative(pooled([gained]))}, {told(pooled([gained]))}"
+        rows.append([LABELS[corpus], f"{noise:.0%}", *sooner, score])
+    rows.sort(key=lambda row: NAMES.index(row[0].lower()))
+    head = "corpus | mismatched | fewer steps to uniform's best | fewer operations | JEST's score, with as many steps"
+    claims = [
+        [claim, word(listed), counts(listed), *_together([c for c in listed if c is not None])]
+        for ask in QUESTIONS.values()
+        for claim, listed in ask(records).claims.items()
+    ]
+    second = "compared | verdict | by Student's test | all together | beyond what the seeds explain"
+    return f"{table(head, rows)}\n{table(second, claims)}"
+
+
+def _sooner(ratio: float | None, name: str) -> str:
+    return "never, by most seeds" if ratio is None else f"**{ratio:.1f}×** ({name})"
+
+
+def _together(run: list[Any]) -> list[str]:
+    return [relative(pooled(run)), told(pooled(run))] if run else ["", ""]
+
+
+def headline(records: Store) -> list[dict[str, Any]]:
+    """How much sooner JEST is where the uniform learner is best, by corpus and noise: medians over the seeds.
+
+    `steps_ratio` compares learners with as many steps, `flops_ratio` learners with as many operations. Each is the best
+    variant's, which `steps_of` and `flops_of` name, and null where most seeds never get there with any. All variants
+    are there, seed by seed. What has not been run has no entry.
+    """
+    rows = []
+    for corpus in NAMES:
+        for noise in NOISES:
+            base = found(records, of_seeds(uniform, corpus, noise))
+            by_steps = {name: ratio_of(records, corpus, noise, changes) for name, changes in BY_STEPS.items()}
+            by_operations = {name: ratio_of(records, corpus, noise, changes) for name, changes in BY_OPERATIONS.items()}
+            steps = {name: ratio.steps for name, ratio in by_steps.items() if ratio}
+            operations = {name: ratio.operations for name, ratio in by_operations.items() if ratio}
+            if base is None or not steps or not operations:
+                continue
+            runs = {"uniform": of_seeds(uniform, corpus, noise)}
+            runs |= {f"{name}, as many steps": of_seeds(jest, corpus, noise, **BY_STEPS[name]) for name in steps}
+            runs |= {name: of_seeds(jest, corpus, noise, **BY_OPERATIONS[name]) for name in operations}
+            files = {f"study/{records[run]['file']}" for listed in runs.values() for run in listed}
+            rows.append(
+                {"corpus": corpus, "noise": noise}
+                | _best("steps", steps)
+                | _best("flops", operations)
+                | {
+                    "uniform_has_learned": [has_learned(record) for record in base],
+                    "seeds": list(SEEDS),
+                    "result_files": sorted(files),
+                    "runs": {name: [records[run]["name"] for run in listed] for name, listed in runs.items()},
+                }
+            )
+    return rows
+
+
+def _best(of: str, ratios: dict[str, list[float | None]]) -> dict[str, Any]:
+    name = max(ratios, key=lambda name: median(ratios[name]) or 0.0)
+    return {
+        f"{of}_ratio": rounded(median(ratios[name])),
+        f"{of}_of": name,
+        f"{of}_of_seeds": {name: [rounded(value) for value in listed] for name, listed in ratios.items()},
+    }
