@@ -46,7 +46,6 @@ def in_short(records: Store) -> str:
         gained = compare(records, longer, of_seeds(uniform, corpus, noise))
         score = "" if gained is None else f"{relative(pooled([gained]))}, {told(pooled([gained]))}"
         rows.append([LABELS[corpus], f"{noise:.0%}", *sooner, score])
-    rows.sort(key=lambda row: NAMES.index(row[0].lower()))
     head = "corpus | mismatched | fewer steps to uniform's best | fewer operations | JEST's score, with as many steps"
     claims = [
         [claim, word(listed), counts(listed), *_together([c for c in listed if c is not None])]
