@@ -62,29 +62,39 @@ def pooled(comparisons: Sequence[Comparison]) -> Comparison:
     return Comparison(side("ours"), side("base"))
 
 
+def were_run(comparisons: Sequence[Comparison | None]) -> list[Comparison]:
+    """The comparisons without those that were not run."""
+    return [comparison for comparison in comparisons if comparison is not None]
+
+
 def word(comparisons: Sequence[Comparison | None]) -> str:
     """What a claim's comparisons amount to, in one word or a few; None is a comparison that was not run."""
-    run = [comparison for comparison in comparisons if comparison is not None]
+    run, held, against = _tally(comparisons)
     if not run:
         return "Not run yet"
-    held, against = sum(c.holds for c in run), sum(c.reversed for c in run)
-    said = "Holds" if held == len(run) else "Holds partly" if held > against else "Does not hold here"
-    return said if len(run) == len(comparisons) else f"{said} so far"
+    said = "Holds" if held == run else "Holds partly" if held > against else "Does not hold here"
+    return said if run == len(comparisons) else f"{said} so far"
 
 
 def counts(comparisons: Sequence[Comparison | None]) -> str:
     """How many comparisons say so, and how many the contrary."""
-    run = [comparison for comparison in comparisons if comparison is not None]
-    held, against = sum(c.holds for c in run), sum(c.reversed for c in run)
-    missing = len(comparisons) - len(run)
-    said = f"better in {held} of {len(run)} comparisons" + (f", worse in {against}" if against else "")
+    run, held, against = _tally(comparisons)
+    missing = len(comparisons) - run
+    said = f"better in {held} of {run} comparisons" + (f", worse in {against}" if against else "")
     return said + (f"; {missing} not run" if missing else "")
 
 
 def verdict(comparisons: Sequence[Comparison | None]) -> str:
     """The word, and the counts behind it."""
-    said = f"**{word(comparisons)}**"
-    return f"{said}: {counts(comparisons)}." if any(comparisons) else f"{said[:-2]}.**"
+    if not were_run(comparisons):
+        return f"**{word(comparisons)}.**"
+    return f"**{word(comparisons)}**: {counts(comparisons)}."
+
+
+def _tally(comparisons: Sequence[Comparison | None]) -> tuple[int, int, int]:
+    """How many were run, how many of them hold, and how many are reversed."""
+    run = were_run(comparisons)
+    return len(run), sum(c.holds for c in run), sum(c.reversed for c in run)
 
 
 def best_scores(store: Store, runs: Iterable[Run]) -> list[float] | None:

@@ -3,6 +3,7 @@
 Enters: the records. Leaves: `headline.json`'s content, and the first sections of docs/results.md.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.study import experiments, schedule
@@ -19,7 +20,7 @@ from benchmarks.study.cells import (
     table,
     told,
 )
-from benchmarks.study.claims import compare, counts, found, pooled, word
+from benchmarks.study.claims import Comparison, compare, counts, found, pooled, were_run, word
 from benchmarks.study.corpora import NAMES
 from benchmarks.study.experiments import NOISES, jest, uniform
 from benchmarks.study.sections import QUESTIONS
@@ -44,11 +45,10 @@ def in_short(records: Store) -> str:
         sooner = [_sooner(row[f"{of}_ratio"], row[f"{of}_of"]) for of in ("steps", "flops")]
         longer = of_seeds(jest, corpus, noise, as_many_steps=True)
         gained = compare(records, longer, of_seeds(uniform, corpus, noise))
-        score = "" if gained is None else f"{relative(pooled([gained]))}, {told(pooled([gained]))}"
-        rows.append([LABELS[corpus], f"{noise:.0%}", *sooner, score])
+        rows.append([LABELS[corpus], f"{noise:.0%}", *sooner, ", ".join(_together([gained]))])
     head = "corpus | mismatched | fewer steps to uniform's best | fewer operations | JEST's score, with as many steps"
     claims = [
-        [claim, word(listed), counts(listed), *_together([c for c in listed if c is not None])]
+        [claim, word(listed), counts(listed), *_together(listed)]
         for ask in QUESTIONS.values()
         for claim, listed in ask(records).claims.items()
     ]
@@ -60,8 +60,11 @@ def _sooner(ratio: float | None, name: str) -> str:
     return "never, by most seeds" if ratio is None else f"**{ratio:.1f}×** ({name})"
 
 
-def _together(run: list[Any]) -> list[str]:
-    return [relative(pooled(run)), told(pooled(run))] if run else ["", ""]
+def _together(comparisons: Sequence[Comparison | None]) -> tuple[str, str]:
+    if not (run := were_run(comparisons)):
+        return "", ""
+    together = pooled(run)
+    return relative(together), told(together)
 
 
 def headline(records: Store) -> list[dict[str, Any]]:

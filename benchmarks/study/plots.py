@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.study.analysis import curve, share_of_gibbs
-from benchmarks.study.cells import BY_OPERATIONS, BY_STEPS, of_seeds
+from benchmarks.study.cells import BY_OPERATIONS, BY_STEPS, CEILING, of_seeds
 from benchmarks.study.claims import found
 from benchmarks.study.corpora import NAMES
 from benchmarks.study.experiments import NOISES, NOISIEST, jest, uniform
@@ -15,7 +15,7 @@ from benchmarks.study.runs import Draws, Run
 from benchmarks.study.store import Store
 
 _UNIFORM = "#8a8a8a"
-_STYLES = {"uniform": "--", "uniform, nothing wrong": ":"}
+_STYLES = {"uniform": "--", CEILING: ":"}
 _COLOURS = ("#1f5fa8", "#7a3ea1", "#c2691f", "#2a7d4f")
 
 
@@ -44,7 +44,7 @@ def _curves(path: Path, corpus: str, records: Store) -> None:
             _line(axis, records, base, "uniform", _UNIFORM, by_operations=bool(row))
             if noise and not row:  # what there is to gain where nothing but the wrong captions costs steps
                 clean = of_seeds(uniform, corpus, 0.0)
-                _line(axis, records, clean, "uniform, nothing wrong", _UNIFORM, by_operations=False)
+                _line(axis, records, clean, CEILING, _UNIFORM, by_operations=False)
             for (name, changes), colour in zip(variants.items(), _COLOURS, strict=False):
                 runs = of_seeds(jest, corpus, noise, **changes)
                 _line(axis, records, runs, name, colour, by_operations=bool(row))

@@ -13,6 +13,7 @@ from benchmarks.study.analysis import Ratio, curve, has_learned, share_of_gibbs
 from benchmarks.study.cells import (
     BY_OPERATIONS,
     BY_STEPS,
+    CEILING,
     LABELS,
     SEEDS,
     best_and_last,
@@ -50,7 +51,7 @@ def _steps(records: Store) -> Answer:
     pictures = [f"![Scores over steps, {LABELS[corpus]}](results-curves-{corpus}.svg)\n" for corpus in NAMES]
 
     def learners(corpus: str, noise: float) -> dict[str, list[Learner]]:
-        clean = {"uniform, nothing wrong": of_seeds(uniform, corpus, 0.0)} if noise else {}
+        clean = {CEILING: of_seeds(uniform, corpus, 0.0)} if noise else {}
         return {name: of_seeds(jest, corpus, noise, **changes) for name, changes in BY_STEPS.items()} | clean
 
     return Answer("\n".join([_sooner(records, learners, "fewer steps", lambda ratio: ratio.steps), *pictures]))
@@ -91,14 +92,12 @@ def _costs(records: Store) -> Answer:
     towers = {"`nano`, as here": (TOWERS, corpora.PIXELS), "`B/16`, at 224 pixels": (presets.get("B/16"), 224)}
     rows = []
     for name, (preset, pixels) in towers.items():
-        costs = functools.partial(flops.of_batch, preset, pixels, preset.text_length, 64)
-        scored = [round(64 / (1 - f)) for f in experiments.RATIOS[1:]]
-        coarse = 2 * preset.patch_size
+        learned, coarse, inputs = 64, 2 * preset.patch_size, (preset, pixels, preset.text_length)
+        costs = functools.partial(flops.of_batch, *inputs, learned)
+        scored = [round(learned / (1 - f)) for f in experiments.RATIOS[1:]]
         listed = [*(costs(count) for count in scored), *(costs(count, coarse) for count in scored)]
-        saved = flops.forward(preset, pixels, preset.text_length, coarse) / flops.forward(
-            preset, pixels, preset.text_length
-        )
-        rows.append([name, *(f"{cost / costs():.2f}" for cost in listed), f"{saved:.0%}"])
+        share = flops.forward(*inputs, coarse) / flops.forward(*inputs)
+        rows.append([name, *(f"{cost / costs():.2f}" for cost in listed), f"{share:.0%}"])
     heads = " | ".join(f"{name}, f = {f:g}" for name in ("JEST", "Flexi-JEST") for f in experiments.RATIOS[1:])
     return Answer(table(f"towers | {heads} | a coarse pass, of a fine one", rows, left=1))
 
