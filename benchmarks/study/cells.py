@@ -31,6 +31,12 @@ BY_OPERATIONS: dict[str, dict[str, Any]] = {
     "Flexi-JEST, f = 0.8": {"flexi": True},
     "Flexi-JEST, f = 0.9": {"filter_ratio": 0.9, "flexi": True},
 }
+# By the reference's cached scores alone. The learner scores nothing, so as many operations are as many steps.
+BY_REFERENCE: dict[str, dict[str, Any]] = {
+    "easy reference, f = 0.8": {"criterion": "easy_reference"},
+    "easy reference, f = 0.9": {"criterion": "easy_reference", "filter_ratio": 0.9},
+    "easy reference, f = 0.95": {"criterion": "easy_reference", "filter_ratio": 0.95},
+}
 
 
 def of_seeds(make: Callable[..., Learner], corpus: str, noise: float, **changes: Any) -> list[Learner]:

@@ -10,6 +10,7 @@ from benchmarks.study import experiments, schedule
 from benchmarks.study.analysis import has_learned, median
 from benchmarks.study.cells import (
     BY_OPERATIONS,
+    BY_REFERENCE,
     BY_STEPS,
     LABELS,
     SEEDS,
@@ -42,11 +43,14 @@ def in_short(records: Store) -> str:
     rows = []
     for row in headline(records):
         corpus, noise = row["corpus"], row["noise"]
-        sooner = [_sooner(row[f"{of}_ratio"], row[f"{of}_of"]) for of in ("steps", "flops")]
+        sooner = [_sooner(row[f"{of}_ratio"], row[f"{of}_of"]) for of in ("steps", "flops", "reference_alone_flops")]
         longer = of_seeds(jest, corpus, noise, as_many_steps=True)
         gained = compare(records, longer, of_seeds(uniform, corpus, noise))
         rows.append([LABELS[corpus], f"{noise:.0%}", *sooner, ", ".join(_together([gained]))])
-    head = "corpus | mismatched | fewer steps to uniform's best | fewer operations | JEST's score, with as many steps"
+    head = (
+        "corpus | mismatched | fewer steps to uniform's best | fewer operations | by the reference's scores alone "
+        "| JEST's score, with as many steps"
+    )
     claims = [
         [claim, word(listed), counts(listed), *_together(listed)]
         for ask in QUESTIONS.values()
@@ -56,7 +60,9 @@ def in_short(records: Store) -> str:
     return f"{table(head, rows)}\n{table(second, claims)}"
 
 
-def _sooner(ratio: float | None, name: str) -> str:
+def _sooner(ratio: float | None, name: str | None) -> str:
+    if name is None:
+        return "not run"
     return "never, by most seeds" if ratio is None else f"**{ratio:.1f}×** ({name})"
 
 
@@ -72,26 +78,32 @@ def headline(records: Store) -> list[dict[str, Any]]:
 
     `steps_ratio` compares learners with as many steps, `flops_ratio` learners with as many operations. Each is the best
     variant's, which `steps_of` and `flops_of` name, and null where most seeds never get there with any. All variants
-    are there, seed by seed. What has not been run has no entry.
+    are there, seed by seed. What has not been run has no entry. `reference_alone_flops_ratio` is not of JEST: it is the
+    same of learners that pick by the reference's cached scores and score nothing themselves.
     """
     rows = []
     for corpus in NAMES:
         for noise in NOISES:
             base = found(records, of_seeds(uniform, corpus, noise))
-            by_steps = {name: ratio_of(records, corpus, noise, changes) for name, changes in BY_STEPS.items()}
-            by_operations = {name: ratio_of(records, corpus, noise, changes) for name, changes in BY_OPERATIONS.items()}
+            by_steps, by_operations, by_reference = (
+                {name: ratio_of(records, corpus, noise, changes) for name, changes in variants.items()}
+                for variants in (BY_STEPS, BY_OPERATIONS, BY_REFERENCE)
+            )
             steps = {name: ratio.steps for name, ratio in by_steps.items() if ratio}
             operations = {name: ratio.operations for name, ratio in by_operations.items() if ratio}
+            alone = {name: ratio.operations for name, ratio in by_reference.items() if ratio}
             if base is None or not steps or not operations:
                 continue
             runs = {"uniform": of_seeds(uniform, corpus, noise)}
             runs |= {f"{name}, as many steps": of_seeds(jest, corpus, noise, **BY_STEPS[name]) for name in steps}
             runs |= {name: of_seeds(jest, corpus, noise, **BY_OPERATIONS[name]) for name in operations}
+            runs |= {name: of_seeds(jest, corpus, noise, **BY_REFERENCE[name]) for name in alone}
             files = {f"study/{records[run]['file']}" for listed in runs.values() for run in listed}
             rows.append(
                 {"corpus": corpus, "noise": noise}
                 | _best("steps", steps)
                 | _best("flops", operations)
+                | _best("reference_alone_flops", alone)
                 | {
                     "uniform_has_learned": [has_learned(record) for record in base],
                     "seeds": list(SEEDS),
@@ -103,9 +115,9 @@ def headline(records: Store) -> list[dict[str, Any]]:
 
 
 def _best(of: str, ratios: dict[str, list[float | None]]) -> dict[str, Any]:
-    name = max(ratios, key=lambda name: median(ratios[name]) or 0.0)
+    name = max(ratios, key=lambda name: median(ratios[name]) or 0.0, default=None)
     return {
-        f"{of}_ratio": rounded(median(ratios[name])),
+        f"{of}_ratio": None if name is None else rounded(median(ratios[name])),
         f"{of}_of": name,
         f"{of}_of_seeds": {name: [rounded(value) for value in listed] for name, listed in ratios.items()},
     }

@@ -12,6 +12,7 @@ from benchmarks.study import corpora, experiments
 from benchmarks.study.analysis import Ratio, curve, has_learned, share_of_gibbs
 from benchmarks.study.cells import (
     BY_OPERATIONS,
+    BY_REFERENCE,
     BY_STEPS,
     CEILING,
     LABELS,
@@ -59,7 +60,8 @@ def _steps(records: Store) -> Answer:
 
 def _operations(records: Store) -> Answer:
     def learners(corpus: str, noise: float) -> dict[str, list[Learner]]:
-        return {name: of_seeds(jest, corpus, noise, **changes) for name, changes in BY_OPERATIONS.items()}
+        listed = BY_OPERATIONS | BY_REFERENCE
+        return {name: of_seeds(jest, corpus, noise, **changes) for name, changes in listed.items()}
 
     return Answer(_sooner(records, learners, "fewer operations", lambda ratio: ratio.operations))
 

@@ -397,8 +397,17 @@ def test_the_headline_names_seeds_files_and_runs(tmp_path):
     assert (row["steps_ratio"], row["steps_of"]) == (10.0, "JEST, f = 0.8")
     assert (row["flops_ratio"], row["flops_of"]) == (2.5, "JEST, f = 0.9")
     assert row["flops_of_seeds"] == {"JEST, f = 0.9": [2.5] * 3, "Flexi-JEST, f = 0.8": [2.5] * 3}
+    assert (row["reference_alone_flops_ratio"], row["reference_alone_flops_of"]) == (None, None)
     assert row["result_files"] == ["study/openmoji-0.4.json"]
     assert row["runs"]["uniform"] == [name_of(uniform("openmoji", 0.4, seed)) for seed in cells.SEEDS]
+    assert "| not run |" in overview.in_short(store)
+    for seed in cells.SEEDS:
+        alone = jest("openmoji", 0.4, seed, criterion="easy_reference")
+        store.add(alone, record([0.5, 0.5], steps=[2, 4]))
+    [row] = overview.headline(store)
+    assert (row["flops_ratio"], row["reference_alone_flops_ratio"]) == (2.5, 20.0)
+    assert row["runs"]["easy reference, f = 0.8"][-1] == name_of(alone)
+    assert "| **20.0×** (easy reference, f = 0.8) |" in overview.in_short(store)
 
 
 def test_a_page_without_a_place_is_refused(tmp_path):
