@@ -6,8 +6,10 @@ Enters: the records. Leaves: `headline.json`'s content, and the first sections o
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from benchmarks.study import experiments, schedule
-from benchmarks.study.analysis import has_learned, median
+from benchmarks.study.analysis import curve, has_learned, median
 from benchmarks.study.cells import (
     BY_OPERATIONS,
     BY_REFERENCE,
@@ -24,6 +26,7 @@ from benchmarks.study.cells import (
 from benchmarks.study.claims import Comparison, compare, counts, found, pooled, were_run, word
 from benchmarks.study.corpora import NAMES
 from benchmarks.study.experiments import NOISES, jest, uniform
+from benchmarks.study.runs import Run, name_of
 from benchmarks.study.sections import QUESTIONS
 from benchmarks.study.store import Store
 
@@ -35,7 +38,29 @@ def what_was_run(records: Store) -> str:
     hours, machines = sum(record["seconds"] for record in done) / 3600, sorted({record["machine"] for record in done})
     missing = len(runs) - len(done)
     said = f"{len(done)} runs, {hours:.1f} core-hours, on: {'; '.join(machines)}."
-    return said + (f" **{missing} of the study's {len(runs)} runs are missing.**" if missing else "")
+    said += f" **{missing} of the study's {len(runs)} runs are missing.**" if missing else ""
+    return f"{said}{_repeated(records, [run for run in runs if run in records])}"
+
+
+def _repeated(records: Store, runs: Sequence[Run]) -> str:
+    """How far runs that had to be carried out again came from their records, and how many were made of those."""
+    changes = [
+        abs(curve(records[run] | again).best / curve(records[run]).best - 1)
+        for run in runs
+        for again in records[run].get("repeats", [])
+    ]
+    if not changes:
+        return ""
+    heirs = sum(
+        any(records[run]["parents"][name_of(needed)] != records.parameters_of(needed)[0] for needed in run.needs)
+        for run in runs
+    )
+    return (
+        f"\n\n{len(changes)} of them were carried out again on another machine, because later ones needed their "
+        "parameters, and came out otherwise: rounding differs. Their best scores changed by "
+        f"{np.median(changes):.0%} (median; at most {max(changes):.0%}). The first time is what is shown; "
+        f"{heirs} runs were made of a repetition."
+    )
 
 
 def in_short(records: Store) -> str:

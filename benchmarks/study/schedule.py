@@ -1,7 +1,7 @@
 """Carries out the study's runs, several at a time, each when those that it needs are done.
 
 Enters: runs, and the store of records. Leaves: a record of every run; one that has a record is not run again, unless
-another needs its artifact and the scratch folder has lost it. May be stopped at any time.
+another needs its artifact and the scratch folder has lost it; then its record stays. May be stopped at any time.
 """
 
 import fcntl
@@ -40,7 +40,7 @@ def missing(runs: Sequence[Run], store: Store, scratch: Path) -> list[Run]:
     """The runs that are to be carried out, in the same order.
 
     These are the ones without a record, the ones that one of them needs and whose artifact is gone, and the ones that
-    were made of another run's artifact as it is no more: a repeated run need not give the same parameters elsewhere.
+    were made of another run's artifact as the records do not know it.
     """
     wanted: set[str] = set()
 
@@ -58,7 +58,19 @@ def missing(runs: Sequence[Run], store: Store, scratch: Path) -> list[Run]:
 
 def _outdated(run: Run, store: Store) -> bool:
     made_of = store[run]["parents"]
-    return any(store[needed]["fingerprints"]["parameters"] != made_of[name_of(needed)] for needed in run.needs)
+    return any(made_of[name_of(needed)] not in store.parameters_of(needed) for needed in run.needs)
+
+
+def keep(run: Run, record: dict[str, Any], store: Store) -> None:
+    """Stores what a run came to; if it was repeated for its artifact alone, its record stays.
+
+    A repeated run need not give the same parameters on another machine. Were its record replaced, everything that it
+    was compared with would have to be run again.
+    """
+    if run in store and not _outdated(run, store):
+        store.add_repeat(run, record)
+    else:
+        store.add(run, record)
 
 
 def carry_out(todo: Sequence[Run], store: Store, data: Path | None, scratch: Path, workers: int) -> None:
@@ -101,7 +113,7 @@ def _carry_out(todo: Sequence[Run], store: Store, data: Path | None, scratch: Pa
             for future in finished:
                 run = under_way.pop(future)
                 record = future.result()
-                store.add(run, record)
+                keep(run, record, store)
                 unfinished.discard(name_of(run))
                 done += 1
                 left = (time.monotonic() - begin) / done * (len(todo) - done) / 60

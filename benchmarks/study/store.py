@@ -1,6 +1,8 @@
 """The records of the study's runs: `benchmarks/results/study/<corpus>-<noise>.json`, one run a line.
 
-Only the process that schedules writes them, each file in one move.
+Only the process that schedules writes them, each file in one move. A run has one record, which its comparisons rest on.
+It may have to be carried out again, for its parameters, where rounding makes it come out otherwise: such a repetition
+is kept inside the record.
 """
 
 import json
@@ -30,8 +32,19 @@ class Store:
     def __len__(self) -> int:
         return len(self._records)
 
+    def parameters_of(self, run: Run) -> list[str]:
+        """The fingerprints of a run's parameters: the record's, then each repetition's."""
+        record = self[run]
+        return [one["fingerprints"]["parameters"] for one in (record, *record.get("repeats", []))]
+
+    def add_repeat(self, run: Run, record: dict[str, Any]) -> None:
+        """Keeps what a repetition came to beside the run's record, unless it is known to the bit."""
+        if record["fingerprints"]["parameters"] not in self.parameters_of(run):
+            again = {name: value for name, value in record.items() if name not in ("run", "columns")}
+            self.add(run, self[run] | {"repeats": [*self[run].get("repeats", []), again]})
+
     def add(self, run: Run, record: dict[str, Any]) -> None:
-        """Keeps a record, and writes the file that it belongs to."""
+        """Keeps a record in place of any before, and writes the file that it belongs to."""
         file = f"{run.corpus}-{'references' if isinstance(run, Reference) else f'{run.noise:g}'}.json"
         self._records[name_of(run)] = {"name": name_of(run), **record, "file": file}
         lines = [

@@ -113,6 +113,35 @@ def test_a_run_is_repeated_only_if_its_artifact_is_needed_and_gone_or_what_it_wa
     assert schedule.missing(listed, Store(tmp_path), tmp_path) == [second]
 
 
+def test_a_repetition_that_comes_out_otherwise_is_kept_beside_the_record_and_makes_nothing_outdated(tmp_path):
+    learner, store = jest("openmoji", 0.8, 1), Store(tmp_path)
+    for run, made in ((learner.guide, record([0.1])), (learner, record([0.2], parents=((learner.guide, [0.1]),)))):
+        schedule.keep(run, made, store)
+    schedule.keep(learner.guide, record([0.1]), store)  # the same to the bit
+    assert "repeats" not in Store(tmp_path)[learner.guide]
+    assert "carried out again" not in overview.what_was_run(store)
+    for _ in range(2):
+        schedule.keep(learner.guide, record([0.15]), store)
+    store, second = Store(tmp_path), Downstream(learner=learner, subset="curated", budget=0.1, seed=1)
+    assert store.parameters_of(learner.guide) == ["made of [0.1]", "made of [0.15]"]
+    assert analysis.curve(store[learner.guide]).best == pytest.approx(0.1)
+    schedule.keep(second, record([0.3], parents=((learner.guide, [0.15]), (learner, [0.2]))), store)
+    execute.artifact(tmp_path, learner.guide).touch()
+    assert schedule.missing([learner.guide, learner, second], store, tmp_path) == []
+    said = overview.what_was_run(store)
+    assert "\n\n1 of them were carried out again" in said
+    assert "changed by 50% (median; at most 50%)" in said
+    assert said.endswith("1 runs were made of a repetition.")
+
+
+def test_a_run_made_of_what_no_record_knows_is_replaced(tmp_path):
+    learner, store = jest("openmoji", 0.8, 1), Store(tmp_path)
+    store.add(learner.guide, record([0.1]))
+    store.add(learner, record([0.2], parents=((learner.guide, [0.9]),)))
+    schedule.keep(learner, record([0.3], parents=((learner.guide, [0.1]),)), store)
+    assert store.parameters_of(learner) == ["made of [0.3]"]
+
+
 def test_what_a_killed_write_left_is_not_read(tmp_path):
     store = Store(tmp_path)
     store.add(jest("openmoji", 0.8, 1), record([0.1]))
@@ -401,12 +430,12 @@ def test_the_headline_names_seeds_files_and_runs(tmp_path):
     assert row["result_files"] == ["study/openmoji-0.4.json"]
     assert row["runs"]["uniform"] == [name_of(uniform("openmoji", 0.4, seed)) for seed in cells.SEEDS]
     assert "| not run |" in overview.in_short(store)
-    for seed in cells.SEEDS:
-        alone = jest("openmoji", 0.4, seed, criterion="easy_reference")
-        store.add(alone, record([0.5, 0.5], steps=[2, 4]))
+    alone = [jest("openmoji", 0.4, seed, criterion="easy_reference") for seed in cells.SEEDS]
+    for run in alone:
+        store.add(run, record([0.5, 0.5], steps=[2, 4]))
     [row] = overview.headline(store)
     assert (row["flops_ratio"], row["reference_alone_flops_ratio"]) == (2.5, 20.0)
-    assert row["runs"]["easy reference, f = 0.8"][-1] == name_of(alone)
+    assert row["runs"]["easy reference, f = 0.8"] == [name_of(run) for run in alone]
     assert "| **20.0×** (easy reference, f = 0.8) |" in overview.in_short(store)
 
 
