@@ -134,8 +134,8 @@ def times(ratios: Sequence[float | None]) -> str:
 
 
 def rounded(value: float | None) -> float | None:
-    """For JSON."""
-    return None if value is None else round(value, 2)
+    """For JSON; with places enough that who rounds it again rounds as if it were not."""
+    return None if value is None else round(value, 4)
 
 
 def table(head: str, rows: Sequence[Sequence[str]], left: int = 2) -> str:
