@@ -88,6 +88,12 @@ def rows_of_set(records: Store, runs: Sequence[Run]) -> str:
     return "" if listed is None else f"{mean_and_error([record['pairs'] for record in listed])[0]:,.0f}"
 
 
+def true_captions(records: Store, runs: Sequence[Run]) -> str:
+    """How many pairs with their own caption a model was trained on."""
+    listed = found(records, runs)
+    return "" if listed is None else f"{mean_and_error([one['pairs'] * one['matched'] for one in listed])[0]:,.0f}"
+
+
 def separation(records: Store, runs: Sequence[Run], name: str = "separation") -> str:
     """How well the runs' references tell true captions from others, as the area under the ROC curve."""
     listed = found(records, runs)
