@@ -35,7 +35,6 @@ BY_OPERATIONS: dict[str, dict[str, Any]] = {
 BY_REFERENCE: dict[str, dict[str, Any]] = {
     "easy reference, f = 0.8": {"criterion": "easy_reference"},
     "easy reference, f = 0.9": {"criterion": "easy_reference", "filter_ratio": 0.9},
-    "easy reference, f = 0.95": {"criterion": "easy_reference", "filter_ratio": 0.95},
 }
 
 

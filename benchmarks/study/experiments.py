@@ -14,7 +14,7 @@ NOISES = (0.0, 0.4, 0.8)
 NOISIEST = NOISES[-1]  # where questions beside the first are asked
 CRITERIA = ("uniform", "hard_learner", "easy_reference", "learnability")
 RATIOS = (0.5, 0.8, 0.9)
-STEEPEST = (0.9, 0.95)  # where scoring costs nothing: asked of steps alone, and of the reference's cached scores
+STEEPEST = (0.9, 0.95)  # what is asked of steps alone, where scoring costs nothing
 CHUNKS = (1, 4, 16)
 PICTURES = (250, 500, 1000)  # that a reference is trained on
 BUDGETS = (0.1, 0.25, 0.5)
@@ -58,7 +58,7 @@ def headline(corpus: str, seeds: Sequence[int]) -> Iterator[Run]:
             if noise == NOISIEST:  # elsewhere f = 0.8 says it already: these cost four and eight uniform runs
                 for ratio in STEEPEST:
                     yield jest(corpus, noise, seed, filter_ratio=ratio, as_many_steps=True)
-                    yield jest(corpus, noise, seed, filter_ratio=ratio, criterion="easy_reference")
+                yield jest(corpus, noise, seed, filter_ratio=0.9, criterion="easy_reference")
             yield jest(corpus, noise, seed, criterion="easy_reference")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.study.analysis import curve, share_of_gibbs
-from benchmarks.study.cells import BY_OPERATIONS, BY_STEPS, CEILING, of_seeds
+from benchmarks.study.cells import BY_OPERATIONS, BY_REFERENCE, BY_STEPS, CEILING, of_seeds
 from benchmarks.study.claims import found
 from benchmarks.study.corpora import NAMES
 from benchmarks.study.experiments import NOISES, NOISIEST, jest, uniform
@@ -16,7 +16,8 @@ from benchmarks.study.store import Store
 
 _UNIFORM = "#8a8a8a"
 _STYLES = {"uniform": "--", CEILING: ":"}
-_COLOURS = ("#1f5fa8", "#7a3ea1", "#c2691f", "#2a7d4f")
+_COLOURS = ("#1f5fa8", "#7a3ea1", "#c2691f", "#2a7d4f", "#b3365b")
+_ALONE = next(iter(BY_REFERENCE))  # one filter ratio of these is enough to see
 
 
 def draw_all(directory: Path, records: Store) -> None:
@@ -37,8 +38,9 @@ def _curves(path: Path, corpus: str, records: Store) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(2, len(NOISES), figsize=(9, 5.8), layout="constrained", sharey="col")
+    by_operations = BY_OPERATIONS | {_ALONE: BY_REFERENCE[_ALONE]}
     for column, noise in enumerate(NOISES):
-        for row, variants in enumerate((BY_STEPS, BY_OPERATIONS)):
+        for row, variants in enumerate((BY_STEPS, by_operations)):
             axis = axes[row, column]
             base = of_seeds(uniform, corpus, noise)
             _line(axis, records, base, "uniform", _UNIFORM, by_operations=bool(row))

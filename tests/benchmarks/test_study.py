@@ -31,7 +31,7 @@ from benchmarks.study.analysis import Curve, Ratio, has_learned, median, ratio
 from benchmarks.study.claims import Comparison, pooled, verdict
 from benchmarks.study.experiments import jest, uniform
 from benchmarks.study.runs import Downstream, Draws, Learner, Reference, identity, label, name_of
-from benchmarks.study.store import Store
+from benchmarks.study.store import RESULTS, Store
 from schemas.errors import ConfigError
 from trainer.selection import PairEmbeddings, SelectionConfig, select
 
@@ -410,6 +410,12 @@ def test_the_page_and_the_headline_show_what_was_measured():
     written, records = page.PAGE.read_text(), Store()
     assert page.rendered(written, records) == written
     assert json.loads(page.HEADLINE.read_text()) == overview.headline(records)
+
+
+def test_every_record_is_of_a_run_that_a_question_asks_for():
+    asked = (run for ask in experiments.ALL.values() for corpus in corpora.NAMES for run in ask(corpus, cells.SEEDS))
+    stored = {record["name"] for path in RESULTS.glob("*.json") for record in json.loads(path.read_text())}
+    assert stored <= {name_of(run) for run in schedule.with_needs(asked)}
 
 
 def test_the_headline_names_seeds_files_and_runs(tmp_path):
