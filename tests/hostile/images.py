@@ -48,6 +48,13 @@ def whole() -> bytes:
     return output.getvalue()
 
 
+def srgb_profile() -> bytes:
+    """An ICC profile that does not say when it was made: bytes 24 to 35 of its header (ICC.1:2022, 7.2.10)."""
+    made = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    made[24:36] = bytes(12)
+    return bytes(made)
+
+
 def sound(rng: random.Random) -> bytes:
     """An image that its format allows: any mode, size, orientation, number of frames, profile."""
     kind = rng.choice(list(_MODES))
@@ -68,9 +75,7 @@ def sound(rng: random.Random) -> bytes:
         exif[0x010E] = "x" * rng.choice([0, 1000, 30000])
         options["exif"] = exif
     if rng.random() < 0.2:
-        options["icc_profile"] = rng.choice(
-            [b"", b"no profile", ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()]
-        )
+        options["icc_profile"] = rng.choice([b"", b"no profile", srgb_profile()])
     if kind in ("GIF", "WEBP", "PNG", "TIFF") and canvas.mode in ("RGB", "L", "P") and rng.random() < 0.3:
         more = [_canvas(rng, width, height, canvas.mode) for _ in range(rng.randrange(1, 4))]
         options |= {"save_all": True, "append_images": more}
