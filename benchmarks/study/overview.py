@@ -31,15 +31,20 @@ from benchmarks.study.sections import QUESTIONS
 from benchmarks.study.store import Store
 
 
+def asked() -> list[Run]:
+    """Every run of the study."""
+    return schedule.with_needs(run for ask in experiments.ALL.values() for name in NAMES for run in ask(name, SEEDS))
+
+
 def what_was_run(records: Store) -> str:
     """How many runs, how long, and on what."""
-    runs = schedule.with_needs(run for ask in experiments.ALL.values() for name in NAMES for run in ask(name, SEEDS))
-    done = [records[run] for run in runs if run in records]
-    hours, machines = sum(record["seconds"] for record in done) / 3600, sorted({record["machine"] for record in done})
+    runs = asked()
+    done = [run for run in runs if run in records]
+    hours, machines = sum(records[run]["seconds"] for run in done) / 3600, {records[run]["machine"] for run in done}
     missing = len(runs) - len(done)
-    said = f"{len(done)} runs, {hours:.1f} core-hours, on: {'; '.join(machines)}."
+    said = f"{len(done)} runs, {hours:.1f} core-hours, on: {'; '.join(sorted(machines))}."
     said += f" **{missing} of the study's {len(runs)} runs are missing.**" if missing else ""
-    return f"{said}{_repeated(records, [run for run in runs if run in records])}"
+    return f"{said}{_repeated(records, done)}"
 
 
 def _repeated(records: Store, runs: Sequence[Run]) -> str:
@@ -111,24 +116,25 @@ def headline(records: Store) -> list[dict[str, Any]]:
         for noise in NOISES:
             base = found(records, of_seeds(uniform, corpus, noise))
             by_steps, by_operations, by_reference = (
-                {name: ratio_of(records, corpus, noise, changes) for name, changes in variants.items()}
+                {
+                    name: ratio
+                    for name, changes in variants.items()
+                    if (ratio := ratio_of(records, corpus, noise, changes))
+                }
                 for variants in (BY_STEPS, BY_OPERATIONS, BY_REFERENCE)
             )
-            steps = {name: ratio.steps for name, ratio in by_steps.items() if ratio}
-            operations = {name: ratio.operations for name, ratio in by_operations.items() if ratio}
-            alone = {name: ratio.operations for name, ratio in by_reference.items() if ratio}
-            if base is None or not steps or not operations:
+            if base is None or not by_steps or not by_operations:
                 continue
+            by_cost = BY_OPERATIONS | BY_REFERENCE
             runs = {"uniform": of_seeds(uniform, corpus, noise)}
-            runs |= {f"{name}, as many steps": of_seeds(jest, corpus, noise, **BY_STEPS[name]) for name in steps}
-            runs |= {name: of_seeds(jest, corpus, noise, **BY_OPERATIONS[name]) for name in operations}
-            runs |= {name: of_seeds(jest, corpus, noise, **BY_REFERENCE[name]) for name in alone}
+            runs |= {f"{name}, as many steps": of_seeds(jest, corpus, noise, **BY_STEPS[name]) for name in by_steps}
+            runs |= {name: of_seeds(jest, corpus, noise, **by_cost[name]) for name in (*by_operations, *by_reference)}
             files = {f"study/{records[run]['file']}" for listed in runs.values() for run in listed}
             rows.append(
                 {"corpus": corpus, "noise": noise}
-                | _best("steps", steps)
-                | _best("flops", operations)
-                | _best("reference_alone_flops", alone)
+                | _best("steps", {name: ratio.steps for name, ratio in by_steps.items()})
+                | _best("flops", {name: ratio.operations for name, ratio in by_operations.items()})
+                | _best("reference_alone_flops", {name: ratio.operations for name, ratio in by_reference.items()})
                 | {
                     "uniform_has_learned": [has_learned(record) for record in base],
                     "seeds": list(SEEDS),
